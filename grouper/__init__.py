@@ -1,0 +1,145 @@
+"""An init for a Python program: one tree that starts, watches and stops everything the program runs.
+
+The names below are the tree's; those of a subsystem come from its package. They are imported when they are first used, so that
+`import grouper` alone is light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from .errors import CycleError as CycleError
+    from .errors import DuplicateNames as DuplicateNames
+    from .errors import ExitedBeforeReady as ExitedBeforeReady
+    from .errors import GraphError as GraphError
+    from .errors import GroupClosed as GroupClosed
+    from .errors import MemberKilled as MemberKilled
+    from .errors import ReadyTimeout as ReadyTimeout
+    from .errors import StopTimeout as StopTimeout
+    from .errors import UnknownDependency as UnknownDependency
+    from .events import EntranceEvent as EntranceEvent
+    from .events import Event as Event
+    from .events import EventStream as EventStream
+    from .events import ExitEvent as ExitEvent
+    from .events import StartEvent as StartEvent
+    from .exit import ErrorTrace as ErrorTrace
+    from .exit import Exit as Exit
+    from .groups.dynamic import Client as Client
+    from .groups.dynamic import Dynamic as Dynamic
+    from .groups.dynamic import MemberEntrance as MemberEntrance
+    from .groups.dynamic import MemberExit as MemberExit
+    from .groups.static import Graph as Graph
+    from .groups.static import Ordered as Ordered
+    from .groups.static import Parallel as Parallel
+    from .groups.static import QueueOrdered as QueueOrdered
+    from .main import Sigmon as Sigmon
+    from .main import background as background
+    from .main import invoke as invoke
+    from .main import run as run
+    from .member import Member as Member
+    from .member import Role as Role
+    from .process import Process as Process
+    from .process import State as State
+    from .restart import Restarter as Restarter
+    from .restart import restart_on as restart_on
+    from .runner import Proxy as Proxy
+    from .runner import Runner as Runner
+    from .runner import Startable as Startable
+    from .runners.http import HTTPServer as HTTPServer
+    from .runners.periodic import Cleanup as Cleanup
+    from .runners.periodic import Periodic as Periodic
+    from .runners.tcp import TCPServer as TCPServer
+    from .runners.thread import Threaded as Threaded
+    from .signals import Signals as Signals
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Cleanup",
+    "Client",
+    "CycleError",
+    "DuplicateNames",
+    "Dynamic",
+    "EntranceEvent",
+    "ErrorTrace",
+    "Event",
+    "EventStream",
+    "Exit",
+    "ExitEvent",
+    "ExitedBeforeReady",
+    "Graph",
+    "GraphError",
+    "GroupClosed",
+    "HTTPServer",
+    "Member",
+    "MemberEntrance",
+    "MemberExit",
+    "MemberKilled",
+    "Ordered",
+    "Parallel",
+    "Periodic",
+    "Process",
+    "Proxy",
+    "QueueOrdered",
+    "ReadyTimeout",
+    "Restarter",
+    "Role",
+    "Runner",
+    "Sigmon",
+    "Signals",
+    "StartEvent",
+    "Startable",
+    "State",
+    "StopTimeout",
+    "TCPServer",
+    "Threaded",
+    "UnknownDependency",
+    "background",
+    "invoke",
+    "restart_on",
+    "run",
+]
+
+_PLACES: Final = {
+    "errors": (
+        "CycleError",
+        "DuplicateNames",
+        "ExitedBeforeReady",
+        "GraphError",
+        "GroupClosed",
+        "MemberKilled",
+        "ReadyTimeout",
+        "StopTimeout",
+        "UnknownDependency",
+    ),
+    "events": ("EntranceEvent", "Event", "EventStream", "ExitEvent", "StartEvent"),
+    "exit": ("ErrorTrace", "Exit"),
+    "groups.dynamic": ("Client", "Dynamic", "MemberEntrance", "MemberExit"),
+    "groups.static": ("Graph", "Ordered", "Parallel", "QueueOrdered"),
+    "main": ("Sigmon", "background", "invoke", "run"),
+    "member": ("Member", "Role"),
+    "process": ("Process", "State"),
+    "restart": ("Restarter", "restart_on"),
+    "runner": ("Proxy", "Runner", "Startable"),
+    "runners.http": ("HTTPServer",),
+    "runners.periodic": ("Cleanup", "Periodic"),
+    "runners.tcp": ("TCPServer",),
+    "runners.thread": ("Threaded",),
+    "signals": ("Signals",),
+}
+_PLACE_OF: Final = {name: place for place, names in _PLACES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    place = _PLACE_OF.get(name)
+    if place is None:
+        raise AttributeError(f"module 'grouper' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f".{place}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PLACE_OF])

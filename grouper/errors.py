@@ -1,0 +1,71 @@
+"""What can go wrong, as exceptions that name the member and the fix.
+
+`ErrorTrace`, which a failed group raises, is in `exit.py`: it is made of exits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = [
+    "CycleError",
+    "DuplicateNames",
+    "ExitedBeforeReady",
+    "GraphError",
+    "GroupClosed",
+    "MemberKilled",
+    "ReadyTimeout",
+    "StopTimeout",
+    "UnknownDependency",
+]
+
+
+class GraphError(ValueError):
+    """The members of a group do not make a graph. Nothing was started."""
+
+
+class DuplicateNames(GraphError):  # noqa: N818 (the name is decided: it is what ifrit calls it)
+    """Names that more than one member has, each once, in the order in which they first appear."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(names)
+        listed = ", ".join(map(repr, self.names))
+        super().__init__(f"more than one member is called {listed}: names are unique in a group")
+
+
+class UnknownDependency(GraphError):  # noqa: N818 (named like DuplicateNames, beside which it is told)
+    """Members that are `after` a name that nobody has, as pairs (member, unknown name)."""
+
+    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+        self.pairs = tuple(pairs)
+        listed = ", ".join(f"{member!r} is after {unknown!r}" for member, unknown in self.pairs)
+        super().__init__(f"{listed}, which no member of the group is called: correct `after` or add the member")
+
+
+class CycleError(GraphError):
+    """Members that wait for each other; `path` begins and ends with the same name."""
+
+    def __init__(self, path: Iterable[str]) -> None:
+        self.path = tuple(path)
+        listed = " -> ".join(map(repr, self.path))
+        super().__init__(f"members are after each other in a circle: {listed} (each is after the next): remove one `after`")
+
+
+class ExitedBeforeReady(Exception):  # noqa: N818 (decided)
+    """A service ended, without an error of its own, before it had called `task_status.started()`."""
+
+
+class ReadyTimeout(Exception):  # noqa: N818 (decided)
+    """A member was not ready within its `ready_within` seconds and was killed."""
+
+
+class StopTimeout(Exception):  # noqa: N818 (decided)
+    """A member had not stopped `grace` seconds after its stop signal and was killed."""
+
+
+class MemberKilled(Exception):  # noqa: N818 (named like the other ends of a member)
+    """A member was killed by hand (`process.kill()`, SIGKILL) although nobody was stopping it."""
+
+
+class GroupClosed(Exception):  # noqa: N818 (what happened, as trio.ClosedResourceError is taken)
+    """A dynamic group was closed, or told to stop: it takes no more members."""

@@ -1,0 +1,1 @@
+"""Groups: runners made of members."""

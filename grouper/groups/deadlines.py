@@ -1,0 +1,70 @@
+"""By when something is expected of the processes of a group: a heap, and one timer task that is there once it is needed.
+
+A scope with a deadline around each member was rejected: it says nothing about what to do when it passes, and it costs every member,
+also those of which nothing is expected. A timer task per member costs even more.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from heapq import heapify, heappop, heappush
+from math import inf
+
+import trio
+
+from ..process import Process
+
+__all__ = ["Deadlines"]
+
+
+class Deadlines:
+    """At most one deadline for each process (`process._deadline`), and one for the group itself, told by None."""
+
+    def __init__(self, ring: Callable[[], None]) -> None:
+        self._ring = ring
+        self._heap: list[tuple[float, int, Process | None]] = []
+        self._prune_at = 64
+        self._tickets = itertools.count()
+        self._alarm: trio.CancelScope | None = None
+        self._timer = trio.CancelScope(shield=True)
+
+    def expect(self, process: Process | None, when: float, spawn: Callable[..., None]) -> None:
+        """Ring at `when`; what was expected of the process before is forgotten. `spawn` starts the timer task."""
+        if process is not None:
+            process._deadline = when
+        if when == inf:
+            return
+        if len(self._heap) > self._prune_at:
+            self._heap = [entry for entry in self._heap if entry[2] is None or entry[0] == entry[2]._deadline]
+            heapify(self._heap)
+            self._prune_at = 2 * len(self._heap) + 64
+        heappush(self._heap, (when, next(self._tickets), process))
+        if self._alarm is None:
+            self._alarm = trio.CancelScope(deadline=when)
+            spawn(self._wait, name="deadlines")
+        elif when < self._alarm.deadline:
+            self._alarm.deadline = when
+
+    def expired(self, now: float) -> Iterator[Process | None]:
+        """Those whose time has come, and set the alarm for the next. More may be expected meanwhile."""
+        while self._heap and self._heap[0][0] <= now:
+            when, _, process = heappop(self._heap)
+            if process is None or (when == process._deadline and not process._over):
+                yield process
+        if self._heap and self._alarm is not None:
+            self._alarm.deadline = self._heap[0][0]
+
+    def end(self) -> None:
+        """End the timer task."""
+        self._timer.cancel("its group has ended")
+
+    @trio.lowlevel.enable_ki_protection
+    async def _wait(self) -> None:
+        assert self._alarm is not None
+        with self._timer:
+            while True:
+                with self._alarm:
+                    await trio.sleep_forever()
+                self._alarm = trio.CancelScope()  # with no deadline until the group has looked at those that are over
+                self._ring()

@@ -1,0 +1,297 @@
+"""The one loop that runs every group.
+
+The signals sent to a group and the reports of its members come into one inbox, in one total order, and `_loop` takes them one by
+one. Nothing else decides: what a signal and an exit at the same moment mean depends on which came first, and never on which of
+several waits woke up first (ifrit's groups select among channels at random).
+
+Members run under shields (see process.py), so a cancellation from outside reaches only the loop, which takes it as one more thing
+in the inbox (see inbox.py), kills the members in stop order, and lets it go on after the last has ended. Whatever else leaves the
+loop, be it an error in this very file: `_end` kills, with no await in between, all that is left.
+
+`trio.lowlevel` is used for the protection from KeyboardInterrupt, without which it could strike between any two of these lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableSequence, Sequence
+from math import inf
+from typing import Any
+
+import trio
+
+from ..errors import MemberKilled
+from ..events import EntranceEvent, EventRing, ExitEvent
+from ..member import Role
+from ..process import Process, State
+from ..signals import KILL, STOP_SIGNALS, TERMINATE, Signals
+from .inbox import Inbox
+from .verdict import AFTER_EXIT, After, judge, trace, unready
+from .walks import Walks
+
+__all__ = ["Engine"]
+
+
+class Engine(Walks):
+    """One run of one group."""
+
+    anonymous = False
+
+    def __init__(
+        self,
+        signals: Signals,
+        task_status: trio.TaskStatus[Any],
+        *,
+        termination_signal: int | None,
+        cancel_grace: float,
+        event_buffer: int,
+    ) -> None:
+        self.owner: Process | None = signals._owner
+        ring: EventRing[Process] = EventRing(event_buffer) if self.owner is None else self.owner._host.ring
+        super().__init__(ring, termination_signal or TERMINATE, self._ring)
+        self.signals = signals
+        self.task_status = task_status
+        self.termination_signal = termination_signal
+        self.cancel_grace = cancel_grace
+        self.exited: MutableSequence[Process] = []
+        self.failed: MutableSequence[Process] = []
+        self.ended_by: Process | None = None
+        self.ready = False
+        self._inbox = Inbox(self._interrupted)
+        self.post = self._inbox.post
+
+    @property
+    def children(self) -> Sequence[Process]:
+        """The group's processes, in start order, those still waiting included."""
+        return self.processes
+
+    # The run
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self, processes: Sequence[Process]) -> None:
+        """Run the processes, whose nodes are linked, to the end of the group, and raise what the group raises."""
+        await self.supervise(processes)
+        self.conclude()
+
+    @trio.lowlevel.enable_ki_protection
+    async def supervise(self, processes: Sequence[Process]) -> None:
+        """Run as `run` does, but leave the raising to `conclude`."""
+        self.signals._attach(self.post)
+        try:
+            if self.owner is not None:
+                self.owner._inner = self
+            self.processes = processes
+            async with trio.open_nursery() as nursery:
+                self.spawn = nursery.start_soon
+                try:
+                    self.begin()
+                    await self._loop()
+                except BaseException as error:
+                    self._inbox.interrupts.append(error)
+                finally:
+                    self._end()
+        except BaseExceptionGroup as group:  # a KeyboardInterrupt that came while the nursery closed
+            self._inbox.interrupts.extend(group.exceptions)
+        finally:
+            self.settle()
+            self.signals._detach(item for item in self._inbox.take() if isinstance(item, int))
+
+    def begin(self) -> None:
+        """Start those that are after nobody; nobody at all if the group was told to stop already."""
+        self.now = trio.current_time()
+        self.unsatisfied = len(self.processes)
+        if self.signals.received is not None:
+            self._stop_once(self.signals.received)
+            return
+        for process in self.processes:
+            if not process._left:
+                self.start(process)
+        self._ready_if_satisfied()
+
+    async def _loop(self) -> None:
+        while True:
+            batch = self._inbox.take()
+            if batch:
+                self.now = trio.current_time()
+                for item in batch:
+                    if isinstance(item, Process):
+                        self._look_at(item)
+                    elif isinstance(item, int):
+                        self._signalled(item)
+                    else:
+                        item()
+            elif self.is_over():
+                return
+            else:
+                await self._inbox.wait()
+
+    def is_over(self) -> bool:
+        """Whether the group has ended: an empty static one stays up until it is told to stop."""
+        return not self.running and (self.stopping or len(self.processes) > 0)
+
+    def _end(self) -> None:
+        self.deadlines.end()
+        for process in reversed(self.running.values()):  # none, unless an error left the loop
+            process._killed = True
+            process._scope.cancel("the engine of its group failed")
+
+    def settle(self) -> None:
+        """Once all tasks have ended: leave no process without its end, and nobody waiting for it."""
+        self.stopping = True
+        for process in list(self.running.values()):
+            self.record(process)
+        if len(self.exited) < len(self.processes):
+            for process in self.processes:
+                if process.state is State.WAITING:
+                    process.state = State.EXITED
+                    process.ended_at = self.now
+                    process._tell_waiters()
+
+    def conclude(self) -> None:
+        """Raise what the group raises once it has ended."""
+        self._inbox.conclude(self.error())
+
+    def error(self) -> Exception | None:
+        """What the group failed with, if it did."""
+        path = "" if self.owner is None else self.owner.path
+        ended_by = None if self.ready else self.ended_by
+        if self.failed:
+            error = trace(self.summary(), path, self.failed, self.exited)
+            error.__cause__ = None if ended_by is None else ended_by._error
+            return error
+        return None if ended_by is None else unready(path, ended_by)
+
+    def summary(self) -> str:
+        """The headline of the trace."""
+        return f"{len(self.failed)} of {len(self.exited)} members failed"
+
+    # Reports
+
+    def _look_at(self, process: Process) -> None:
+        if not process._said_ready or process.ready_at is not None or process.member.role is Role.JOB:
+            self.ended(process)
+            return
+        self.entered(process)
+        if process.state is State.STARTING and not process._over:  # exit beats ready: the report of its end is on its way
+            process.state = State.READY
+            process._deadline = inf
+            self._satisfied(process)
+
+    def entered(self, process: Process) -> None:
+        """Note that a process is ready, and tell."""
+        process.ready_at = self.now
+        self.ring.publish(EntranceEvent, self.now, process)
+        process._tell_waiters()
+
+    def _satisfied(self, process: Process) -> None:
+        self.satisfied(process)
+        self._ready_if_satisfied()
+
+    def _ready_if_satisfied(self) -> None:
+        if not self.unsatisfied and not self.ready and not self.stopping:
+            self.ready = True
+            self.task_status.started()
+
+    def ended(self, process: Process) -> None:
+        """Act on the end of a process, as the table says."""
+        stopped = self.stopping or not self.propagates(process)
+        unready = process.ready_at is None
+        after = self.record(process)
+        if after.satisfies and unready:
+            self._satisfied(process)
+        if not process._blockers:
+            self.done(process)
+        if process._error is not None and not isinstance(process._error, Exception):
+            self._stop_once(self.termination_signal or TERMINATE)
+        elif after.stops and not stopped and self.termination_signal is not None:
+            self.ended_by = process
+            self._stop_once(self.termination_signal)
+
+    def propagates(self, process: Process) -> bool:
+        """Whether the table holds for the process's exit."""
+        return True
+
+    def record(self, process: Process) -> After:
+        """Make the end of a process a fact: its error, its state, the event."""
+        member = process.member
+        error = judge(process, stopping=self.stopping)
+        if error is not None and not isinstance(error, Exception):
+            self._inbox.interrupts.append(error)
+        if member.role is Role.JOB and error is None and not process._killed:
+            self.entered(process)
+        del self.running[member.name]
+        process.state = State.EXITED
+        process.ended_at = self.now
+        process._deadline = inf
+        after = AFTER_EXIT[member.role, error is None]
+        self.exited.append(process)
+        if after.raised and isinstance(error, Exception):
+            self.failed.append(process)
+        self.ring.publish(ExitEvent, self.now, process)
+        process._tell_waiters()
+        return after
+
+    # Signals, and what else stops the group
+
+    def _signalled(self, number: int) -> None:
+        self.signals._taken(number)
+        if number == KILL:
+            self.killed_by_hand = self.killed_by_hand or not self.stopping
+            self._kill_all()
+        elif number not in STOP_SIGNALS:
+            for process in self.running.values():
+                process._signals.send(number)
+        elif not self._stop_once(number):
+            self.stop_signal = number
+            for process in reversed(self.running.values()):
+                if process.state is State.STOPPING:
+                    process._signals.send(number)
+
+    def _stop_once(self, number: int) -> bool:
+        if self.stopping:
+            return False
+        self.stopping = True
+        self.stop_signal = number
+        self.closing()
+        self.stop_those_free()
+        return True
+
+    def closing(self) -> None:
+        """Nobody is started from here on."""
+
+    def _interrupted(self) -> None:
+        """Act on a cancellation from outside, or a KeyboardInterrupt; the second time with no grace any more."""
+        grace, self.cancel_grace = self.cancel_grace, 0.0
+        if grace <= 0:
+            self._kill_all()
+        else:
+            self._stop_once(self.termination_signal or TERMINATE)
+            self.expect(None, grace)
+
+    def _kill_all(self) -> None:
+        closing = not self.stopping
+        self.stopping = self.killing = True
+        if closing:
+            self.closing()
+        self.stop_those_free()
+
+    def abort(self) -> None:
+        """Kill all members, in stop order; nobody has failed by that. The caller is protected from KeyboardInterrupt."""
+        self.post(self._kill_all)
+
+    def kill_by_hand(self, process: Process, reason: str | None) -> None:
+        """Kill a process because a user said so: a failure, unless it was being stopped."""
+        failure = None
+        self.now = trio.current_time()
+        if process.state is not State.STOPPING:
+            failure = MemberKilled(f"{process.title} was killed" + (f": {reason}" if reason else ""))
+        self.kill(process, failure)
+
+    def _ring(self) -> None:
+        self.post(self._on_alarm)
+
+    def _on_alarm(self) -> None:
+        for process in self.deadlines.expired(self.now):
+            if process is None:
+                self._kill_all()
+            else:
+                self.overdue(process)

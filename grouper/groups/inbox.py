@@ -1,0 +1,76 @@
+"""Where a run of a group takes everything that happens to it, in one total order.
+
+A cancellation from outside, and a KeyboardInterrupt, are things that happen too. The wait takes them with `Abort.FAILED`, as one
+more step in the inbox, and `conclude` lets them go on once the last member has ended. Catching `Cancelled` was rejected: each
+further wait would need a shield of its own, and a KeyboardInterrupt would still come between.
+
+`trio.lowlevel` is used for that wait, and because waking the loop must be synchronous: whoever sends a signal or calls
+`started()` has put it in its place in the order when the call returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import trio
+
+from ..process import Process
+
+__all__ = ["Inbox", "Item"]
+
+Item: TypeAlias = Process | int | Callable[[], None]
+"""What an inbox holds: a process to look at, a signal, or a step to take."""
+
+
+class Inbox:
+    """One queue with one reader, the task that made it read first."""
+
+    def __init__(self, interrupted: Callable[[], None]) -> None:
+        self._items: list[Item] = []
+        self._parked = False
+        self._step = interrupted
+        self._cancel: Callable[[], object] | None = None
+        self.interrupts: list[BaseException] = []
+
+    @trio.lowlevel.enable_ki_protection
+    def post(self, item: Item) -> None:
+        """Put something in, and wake the reader."""
+        self._items.append(item)
+        if self._parked:
+            self._parked = False
+            trio.lowlevel.reschedule(self._task)
+
+    def take(self) -> list[Item]:
+        """Take all there is."""
+        items, self._items = self._items, []
+        return items
+
+    async def wait(self) -> None:
+        """Wait until there is something. Never raises: an interruption is put in as a step."""
+        self._task = trio.lowlevel.current_task()
+        self._parked = True
+        await trio.lowlevel.wait_task_rescheduled(self._interrupt)
+
+    def _interrupt(self, raise_cancel: Callable[[], object]) -> trio.lowlevel.Abort:
+        try:
+            raise_cancel()
+        except trio.Cancelled:  # again and again, at each wait
+            if self._cancel is None:
+                self._cancel = raise_cancel
+                self.post(self._step)
+        except BaseException as error:
+            self.interrupts.append(error)
+            self.post(self._step)
+        return trio.lowlevel.Abort.FAILED
+
+    def conclude(self, error: Exception | None) -> None:
+        """Raise what a run raises that has ended with `error`: whatever was no failure of a member first, a cancellation last."""
+        if len(self.interrupts) == 1 and error is None:
+            raise self.interrupts[0]
+        if self.interrupts:
+            raise BaseExceptionGroup("a group was interrupted", [*self.interrupts, *([] if error is None else [error])])
+        if error is not None:
+            raise error
+        if self._cancel is not None:
+            self._cancel()

@@ -1,0 +1,114 @@
+"""The four groups whose members are fixed: the four shapes of one graph."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import attrs
+import trio
+
+from ..graph import Edges
+from ..member import Member, Role, as_members, require_seconds
+from ..process import Process
+from ..signals import STOP_SIGNALS, TERMINATE, Signals, signal_name
+from .engine import Engine
+
+__all__ = ["Graph", "Ordered", "Parallel", "QueueOrdered"]
+
+
+def require_policy(group: object, termination_signal: int | None, cancel_grace: float, event_buffer: int) -> None:
+    """Check what all groups take. Raises: TypeError or ValueError that names the group and the fix."""
+    who = type(group).__name__
+    if termination_signal is not None and termination_signal not in STOP_SIGNALS:
+        given = signal_name(termination_signal) if isinstance(termination_signal, int) else repr(termination_signal)
+        raise ValueError(
+            f"{who}: termination_signal={given} does not stop a member: use SIGTERM, SIGINT or SIGQUIT, "
+            "or None to let the others go on when one has exited"
+        )
+    require_seconds(cancel_grace, f"{who}: cancel_grace")
+    if isinstance(event_buffer, bool) or not isinstance(event_buffer, int) or event_buffer < 0:
+        raise ValueError(f"{who}: event_buffer={event_buffer!r} is not a number of events, 0 or more")
+
+
+@attrs.frozen(eq=False)
+class StaticGroup:
+    """The base of the groups whose members are fixed. A description: it can be run any number of times, also at once."""
+
+    members: tuple[Member, ...] = attrs.field(converter=as_members, repr=lambda members: f"<{len(members)} members>")
+    termination_signal: int | None = attrs.field(default=TERMINATE, kw_only=True)
+    cancel_grace: float = attrs.field(default=0.0, kw_only=True)
+    event_buffer: int = attrs.field(default=64, kw_only=True)
+    _edges: Edges = attrs.field(init=False, repr=False)
+
+    grace: ClassVar[float] = math.inf
+    """As a member: the graces of its own members bound its stop."""
+
+    def __attrs_post_init__(self) -> None:
+        require_policy(self, self.termination_signal, self.cancel_grace, self.event_buffer)
+        object.__setattr__(self, "_edges", self._shape())
+
+    def _shape(self) -> Edges:
+        raise NotImplementedError
+
+    def _names(self) -> list[str]:
+        """The members' names, where no member may be `after` another."""
+        for member in self.members:
+            if member.after:
+                kind = type(self).__name__
+                raise ValueError(f"member {member.name!r} is after {member.after}, but {kind} has an order of its own: use a Graph")
+        return [member.name for member in self.members]
+
+    @property
+    def role(self) -> Role | None:
+        """JOB for a group of jobs alone, which ends when they have; so it is a job itself where it is a member."""
+        return Role.JOB if self.members and all(member.role is Role.JOB for member in self.members) else None
+
+    async def run(self, signals: Signals, /, *, task_status: trio.TaskStatus[Any]) -> None:
+        """Run the members until the group ends.
+
+        A cancellation kills them in stop order and waits for each. Raises: ErrorTrace with the failures of its members;
+        ExitedBeforeReady if a clean exit ended the group before it was ready.
+        """
+        engine = Engine(
+            signals,
+            task_status,
+            termination_signal=self.termination_signal,
+            cancel_grace=self.cancel_grace,
+            event_buffer=self.event_buffer,
+        )
+        processes = [Process(member, engine) for member in self.members]
+        self._edges.link(processes)
+        await engine.run(processes)
+
+
+@attrs.frozen(eq=False)
+class Ordered(StaticGroup):
+    """Members that start one after the other, each when the one before is ready, and stop in reverse, one by one."""
+
+    def _shape(self) -> Edges:
+        return Edges.chain(self._names())
+
+
+@attrs.frozen(eq=False)
+class QueueOrdered(StaticGroup):
+    """Members that start one after the other, each when the one before is ready, and stop in the same order, one by one."""
+
+    def _shape(self) -> Edges:
+        return Edges.chain(self._names(), forwards=True)
+
+
+@attrs.frozen(eq=False)
+class Parallel(StaticGroup):
+    """Members that start together and stop together."""
+
+    def _shape(self) -> Edges:
+        return Edges.none(self._names())
+
+
+@attrs.frozen(eq=False)
+class Graph(StaticGroup):
+    """Members that start when all that they are `after` are satisfied, and stop when all that are after them have exited."""
+
+    def _shape(self) -> Edges:
+        return Edges.named((member.name, member.after) for member in self.members)

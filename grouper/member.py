@@ -1,0 +1,120 @@
+"""A named runner with the policy that a group keeps for it."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeAlias, cast
+
+import attrs
+import trio
+
+from .runner import RunnerLike, entry_point, require_runner, said
+from .signals import Signals
+
+__all__ = ["GRACE", "Member", "Members", "Role"]
+
+GRACE: Final = 10.0
+"""Seconds between a member's stop signal and its kill, where neither the member nor its runner says otherwise."""
+
+
+class Role(enum.Enum):
+    """What a member's own exit does to its group; `engine.py` holds the table.
+
+    SERVICE: it should run until it is stopped; any exit stops the group, a failure is raised in its trace.
+    JOB: ready when it has returned; the group goes on. A failure stops the group and is raised.
+    OPTIONAL: the group goes on in either case; a failure is told, not raised.
+    """
+
+    SERVICE = "service"
+    JOB = "job"
+    OPTIONAL = "optional"
+
+
+def _names(after: str | Iterable[str]) -> tuple[str, ...]:
+    return (after,) if isinstance(after, str) else tuple(after)
+
+
+@attrs.frozen(eq=False)
+class Member:
+    """A runner with a name that is unique in its group.
+
+    `after` names the members that must be satisfied first (in a `Graph`). `grace` is the seconds between stop signal and kill; None
+    takes the runner's own `grace` if it has one (a group's is infinite: its members' graces bound it), else 10. A member that is
+    not ready `ready_within` seconds after its start is killed with `ReadyTimeout`. A member is itself a runner.
+
+    A group made of jobs alone ends when they have, so as a member it is itself a JOB: `role` says so, also where SERVICE was given.
+
+    Raises: TypeError or ValueError, naming the member and the fix.
+    """
+
+    name: str
+    runner: RunnerLike = attrs.field(repr=False)
+    after: tuple[str, ...] = attrs.field(default=(), kw_only=True, converter=_names)
+    role: Role = attrs.field(default=Role.SERVICE, kw_only=True)
+    grace: float | None = attrs.field(default=None, kw_only=True)
+    ready_within: float = attrs.field(default=math.inf, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise TypeError(f"a member's name is a string, not {self.name!r}")
+        if not self.name or "/" in self.name:
+            raise ValueError(f'member {self.name!r}: a name has at least one character and no "/", which separates names in a path')
+        who = f"member {self.name!r}"
+        require_runner(self.runner, who)
+        if not isinstance(self.role, Role):
+            raise TypeError(f"{who}: role={self.role!r} is not one of Role.SERVICE, Role.JOB, Role.OPTIONAL")
+        if self.grace is not None:
+            require_seconds(self.grace, f"{who}: grace")
+        require_seconds(self.ready_within, f"{who}: ready_within")
+        if self.ready_within == 0:
+            raise ValueError(f"{who}: ready_within=0 gives it no time to become ready: use a positive number or math.inf")
+        if self.role is Role.SERVICE and said(self.runner, "role") is Role.JOB:
+            object.__setattr__(self, "role", Role.JOB)
+
+    async def run(self, signals: Signals, /, *, task_status: trio.TaskStatus[Any]) -> object:
+        """Run the member's runner."""
+        return await entry_point(self.runner)(signals, task_status=task_status)
+
+
+Members: TypeAlias = Iterable[Member | tuple[str, RunnerLike] | None] | Mapping[str, RunnerLike | None]
+"""Members as a group takes them; None is skipped, so that a member can be conditional."""
+
+
+def grace_of(member: Member) -> float:
+    """The seconds between stop signal and kill that hold for the member."""
+    if member.grace is not None:
+        return member.grace
+    wanted: float | None = said(member.runner, "grace")
+    return GRACE if wanted is None else wanted
+
+
+def require_seconds(seconds: float, what: str) -> None:
+    """Raises: TypeError or ValueError if `seconds` is not a number of seconds, 0 or more."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"{what}={seconds!r} is not a number of seconds")
+    if not seconds >= 0:
+        raise ValueError(f"{what}={seconds!r} is not 0 or more seconds (math.inf is allowed)")
+
+
+def as_members(given: Members) -> tuple[Member, ...]:
+    """Make members of what a group was given. Raises: TypeError that says what was wrong and how members are given."""
+    if isinstance(given, Member | str) or not isinstance(given, Iterable):
+        raise TypeError(f"members are a list or a mapping, not {given!r}: write [{given!r}] for a single one")
+    if not isinstance(given, Mapping):
+        return tuple([as_member(each) for each in given if each is not None])
+    named = cast("Mapping[str, RunnerLike | None]", given)
+    return tuple([as_member((name, runner)) for name, runner in named.items() if runner is not None])
+
+
+def as_member(given: Member | tuple[str, RunnerLike]) -> Member:
+    """Make a member of a pair; a member in a pair gets the pair's name."""
+    if isinstance(given, Member):
+        return given
+    if not isinstance(given, tuple) or len(given) != 2:
+        raise TypeError(
+            f"{given!r} is not a member: give Member(name, runner), a pair (name, runner) or a mapping of names to runners"
+        )
+    name, runner = given
+    return attrs.evolve(runner, name=name) if isinstance(runner, Member) else Member(name, runner)
