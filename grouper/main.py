@@ -123,6 +123,7 @@ class Embedded:
             errors = [each for each in errors if each is not error and not isinstance(each, trio.Cancelled)]
             if errors and not isinstance(error, trio.Cancelled):
                 errors.insert(0, error)
+        errors = [each for each in errors if not isinstance(each, trio.Cancelled)] or errors
         if len(errors) == 1:
             raise errors[0]
         if errors:

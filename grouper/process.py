@@ -18,9 +18,11 @@ A process only records what happened (`started()`, the end of the task) and repo
 from __future__ import annotations
 
 import enum
+import inspect
 import math
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
@@ -30,7 +32,7 @@ from .events import Event, EventRing, EventStream, build
 from .exit import Exit
 from .graph import Node
 from .member import Member, Role
-from .runner import RunFunction, entry_point
+from .runner import entry_point
 from .signals import KILL, Signals, signal_number
 
 if TYPE_CHECKING:
@@ -61,8 +63,12 @@ class Host(Protocol):
         """The group's processes, in start order."""
         ...
 
-    def post(self, item: Process, /) -> None:
-        """Take a report: look at this process."""
+    def report_ready(self, process: Process, /) -> None:
+        """Be told that a process is ready."""
+        ...
+
+    def report_end(self, process: Process, /) -> None:
+        """Be told that a process has ended."""
         ...
 
     def kill_by_hand(self, process: Process, reason: str | None, /) -> None:
@@ -247,28 +253,37 @@ class Process(Node):
             raise RuntimeError(f"{self.title} called task_status.started() a second time: a runner is ready once")
         if self._over:  # called late, by whom the runner gave its task status; the report on its way is of the end
             return
-        self._said_ready = True
         self.value = value
         if self.member.role is not Role.JOB:
-            self._host.post(self)
+            self._host.report_ready(self)
+        self._said_ready = True
 
     @trio.lowlevel.enable_ki_protection
     async def _live(self) -> None:
         """Run the runner in this task, and report its end. Raises nothing: what the runner raised becomes the exit."""
         self._task = trio.lowlevel.current_task()
+        awaitable: Awaitable[object] | None = None
         try:
             if not self._killed:
                 with self._scope:
                     # Caught inside the scope, an exception group is not searched for Cancelled, which is recursive in its depth.
                     try:
-                        await _unprotected(entry_point(self.member.runner), self._signals, self)
+                        awaitable = entry_point(self.member.runner)(self._signals, task_status=self)
+                        await _unprotected(awaitable)
                     except Exception as error:
-                        self._error = error
+                        self._error = self._explained(error, awaitable)
         except BaseException as error:
             self._error = error
+            if isinstance(awaitable, CoroutineType):
+                awaitable.close()  # Ctrl-C can come before its first line
         self._over = True
         self._task = None
-        self._host.post(self)
+        self._host.report_end(self)
+
+    def _explained(self, error: Exception, awaitable: object) -> Exception:
+        if not isinstance(error, TypeError) or awaitable is None or inspect.isawaitable(awaitable):
+            return error
+        return TypeError(f"{self.title}: its runner returned {awaitable!r}, which is not awaitable: make it `async def`")
 
     def _where(self) -> str:
         """The stack of the process's task and of the tasks in its nurseries, to tell where it sits."""
@@ -283,13 +298,5 @@ class Process(Node):
 
 
 @trio.lowlevel.disable_ki_protection
-async def _unprotected(run: RunFunction, signals: Signals, process: Process) -> None:
-    awaitable = run(signals, task_status=process)
-    try:
-        await awaitable
-    except TypeError:
-        if hasattr(awaitable, "__await__"):
-            raise
-        raise TypeError(
-            f"{process.title}: its runner returned {awaitable!r}, which is not awaitable: make it `async def`"
-        ) from None
+async def _unprotected(awaitable: Awaitable[object]) -> None:
+    await awaitable

@@ -166,12 +166,12 @@ class Client:
     def _serve(self) -> None:
         """Let in those whose turn it is."""
         while self._turns and self._room():
-            turn = self._turns.popleft()
+            turn = self._turns[0]
             try:
                 turn.process = self._insert(turn.member)
             except Exception as error:
                 turn.error = error
-            trio.lowlevel.reschedule(turn.task)
+            trio.lowlevel.reschedule(self._turns.popleft().task)
 
     @trio.lowlevel.enable_ki_protection
     def close(self) -> None:
@@ -297,7 +297,11 @@ class DynamicRun(Engine):
         process = Process(member, self)
         self.now = trio.current_time()
         self.unsatisfied += 1
-        self.start(process)
+        try:
+            self.start(process)
+        except BaseException:  # it has no task: spawning that is the last thing done
+            self.running.pop(member.name, None)
+            raise
         return process
 
     def remove(self, process: Process) -> None:

@@ -14,6 +14,7 @@ loop, be it an error in this very file: `_end` kills, with no await in between, 
 from __future__ import annotations
 
 from collections.abc import MutableSequence, Sequence
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -113,9 +114,7 @@ class Engine(Walks):
             if batch:
                 self.now = trio.current_time()
                 for item in batch:
-                    if isinstance(item, Process):
-                        self._look_at(item)
-                    elif isinstance(item, int):
+                    if isinstance(item, int):
                         self._signalled(item)
                     else:
                         item()
@@ -166,10 +165,17 @@ class Engine(Walks):
 
     # Reports
 
-    def _look_at(self, process: Process) -> None:
-        if not process._said_ready or process.ready_at is not None or process.member.role is Role.JOB:
-            self.ended(process)
-            return
+    @trio.lowlevel.enable_ki_protection
+    def report_ready(self, process: Process) -> None:
+        """Be told that a process is ready."""
+        self.post(partial(self._look_at_ready, process))
+
+    @trio.lowlevel.enable_ki_protection
+    def report_end(self, process: Process) -> None:
+        """Be told that a process has ended."""
+        self.post(partial(self.ended, process))
+
+    def _look_at_ready(self, process: Process) -> None:
         self.entered(process)
         if process.state is State.STARTING and not process._over:  # exit beats ready: the report of its end is on its way
             process.state = State.READY

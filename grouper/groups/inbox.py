@@ -15,12 +15,10 @@ from typing import TypeAlias
 
 import trio
 
-from ..process import Process
-
 __all__ = ["Inbox", "Item"]
 
-Item: TypeAlias = Process | int | Callable[[], None]
-"""What an inbox holds: a process to look at, a signal, or a step to take."""
+Item: TypeAlias = int | Callable[[], None]
+"""What an inbox holds: a signal, or a step to take."""
 
 
 class Inbox:
@@ -49,8 +47,11 @@ class Inbox:
     async def wait(self) -> None:
         """Wait until there is something. Never raises: an interruption is put in as a step."""
         self._task = trio.lowlevel.current_task()
-        self._parked = True
-        await trio.lowlevel.wait_task_rescheduled(self._interrupt)
+        try:
+            self._parked = True
+            await trio.lowlevel.wait_task_rescheduled(self._interrupt)
+        finally:
+            self._parked = False
 
     def _interrupt(self, raise_cancel: Callable[[], object]) -> trio.lowlevel.Abort:
         try:

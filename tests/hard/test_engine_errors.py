@@ -1,0 +1,49 @@
+"""An ordinary error inside the engine's own loop: the last defence."""
+
+from __future__ import annotations
+
+import pytest
+
+from grouper import StopTimeout
+
+from .injection import Injector, beneath, in_modules, moments
+from .scenario import Account, Scenario, direct, invoked, leaves, run
+
+LOOP = beneath(
+    in_modules(
+        "grouper.groups.deadlines",
+        "grouper.groups.dynamic",
+        "grouper.groups.engine",
+        "grouper.groups.inbox",
+        "grouper.groups.verdict",
+        "grouper.groups.walks",
+    ),
+    "_loop",
+    # With these a nested group tells the outer one: two lines that wake a task, between which nothing can fail.
+    but=frozenset({"post", "report_ready"}),
+)
+
+
+class BrokenEngineError(Exception):
+    """A fault of the engine."""
+
+
+def strike() -> None:
+    raise BrokenEngineError
+
+
+@pytest.mark.parametrize("scenario", [invoked, direct])
+def test_an_error_at_any_line_of_the_loop_leaves_nothing_running(scenario: Scenario, seeded_scheduler: int) -> None:
+    """Wherever the engine breaks, all that was started has ended and the error comes out."""
+    watched = Injector(LOOP)
+    assert leaves(run(scenario, Account(), watched, seeded_scheduler)) == {StopTimeout}
+    places = moments(watched.lines, 1)
+    for at in places:
+        account = Account()
+        injector = Injector(LOOP, at, strike)
+        error = run(scenario, account, injector, seeded_scheduler)
+        where = f"an error at {injector.struck} (line {at} of the run)"
+        assert account.left == [], f"{where}: {account.left} are left running"
+        assert BrokenEngineError in leaves(error), f"{where}: {error!r} came out"
+        assert leaves(error) <= {BrokenEngineError, StopTimeout}, f"{where}: {error!r} came out"
+    assert len(places) > 100, "the scenario executes too few lines to show anything"
