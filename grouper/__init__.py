@@ -132,13 +132,15 @@ _PLACES: Final = {
 _PLACE_OF: Final = {name: place for place, names in _PLACES.items() for name in names}
 
 
-def __getattr__(name: str) -> object:
-    place = _PLACE_OF.get(name)
-    if place is None:
-        raise AttributeError(f"module 'grouper' has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(f".{place}", __name__), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # else every name would exist for a type checker
+
+    def __getattr__(name: str) -> object:
+        place = _PLACE_OF.get(name)
+        if place is None:
+            raise AttributeError(f"module 'grouper' has no attribute {name!r}")
+        value: object = getattr(importlib.import_module(f".{place}", __name__), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 __all__ = [
     "CycleError",
@@ -23,12 +24,18 @@ __all__ = [
 class GraphError(ValueError):
     """The members of a group do not make a graph. Nothing was started."""
 
+    _what: tuple[object, ...] = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), self._what or self.args, self.__dict__)
+
 
 class DuplicateNames(GraphError):  # noqa: N818 (the name is decided: it is what ifrit calls it)
     """Names that more than one member has, each once, in the order in which they first appear."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = tuple(names)
+        self._what = (self.names,)
         listed = ", ".join(map(repr, self.names))
         super().__init__(f"more than one member is called {listed}: names are unique in a group")
 
@@ -38,6 +45,7 @@ class UnknownDependency(GraphError):  # noqa: N818 (named like DuplicateNames, b
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
         self.pairs = tuple(pairs)
+        self._what = (self.pairs,)
         listed = ", ".join(f"{member!r} is after {unknown!r}" for member, unknown in self.pairs)
         super().__init__(f"{listed}, which no member of the group is called: correct `after` or add the member")
 
@@ -47,6 +55,7 @@ class CycleError(GraphError):
 
     def __init__(self, path: Iterable[str]) -> None:
         self.path = tuple(path)
+        self._what = (self.path,)
         listed = " -> ".join(map(repr, self.path))
         super().__init__(f"members are after each other in a circle: {listed} (each is after the next): remove one `after`")
 

@@ -79,13 +79,15 @@ def build(entry: Entry[Source]) -> Event:
 class EventRing(Generic[S]):
     """The last `keep` events, and beyond them what an attached stream has not read, up to `backlog`.
 
+    `extra` are kept besides, to make up for the root's own, which are not told to those who listen to what is beneath it.
     Old entries are dropped in batches, so that a publish is an append; `total` counts all that were ever published.
     """
 
-    __slots__ = ("_tasks", "_trim_at", "backlog", "entries", "keep", "streams", "total")
+    __slots__ = ("_tasks", "_trim_at", "backlog", "entries", "extra", "keep", "streams", "total")
 
-    def __init__(self, keep: int, backlog: int = BACKLOG) -> None:
+    def __init__(self, keep: int, backlog: int = BACKLOG, extra: int = 0) -> None:
         self.keep = keep
+        self.extra = extra
         self.backlog = backlog
         self.entries: list[Entry[S]] = []
         self.total = 0
@@ -109,10 +111,15 @@ class EventRing(Generic[S]):
             for task in tasks:
                 trio.lowlevel.reschedule(task)
 
+    @property
+    def most(self) -> int:
+        """How far behind a stream may be."""
+        return max(self.backlog, self.keep + self.extra)
+
     def _trim(self) -> None:
         wanted = min((stream.position for stream in self.streams), default=self.total)
-        oldest = max(min(wanted, self.total - self.keep), self.total - max(self.backlog, self.keep))
-        del self.entries[: oldest - (self.total - len(self.entries))]
+        oldest = max(min(wanted, self.total - self.keep - self.extra), self.total - self.most)
+        del self.entries[: max(0, oldest - (self.total - len(self.entries)))]
         self._trim_at = len(self.entries) + max(64, len(self.entries) // 4)
 
     async def wait(self) -> None:
@@ -148,7 +155,14 @@ class EventStream(Generic[S, E]):
 
     async def __aenter__(self) -> Self:
         ring = self._ring
-        self.position = ring.total - min(ring.keep, len(ring.entries))
+        wanted = ring.keep
+        back = 0
+        for entry in reversed(ring.entries[-(ring.keep + ring.extra) :] if ring.keep else []):
+            if not wanted:
+                break
+            wanted -= self._make(entry) is not None
+            back += 1
+        self.position = ring.total - back
         ring.streams.add(self)
         return self
 
@@ -161,7 +175,7 @@ class EventStream(Generic[S, E]):
         return self._missed + max(0, self._behind())
 
     def _behind(self) -> int:
-        return self._ring.total - self.position - max(self._ring.backlog, self._ring.keep)
+        return self._ring.total - self.position - self._ring.most
 
     def __aiter__(self) -> Self:
         return self

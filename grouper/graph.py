@@ -88,7 +88,11 @@ class Edges:
                     other._unlocks.append(node)
                 else:
                     other._unlocks = [node]
-            if not self.forwards:
+                if not self.forwards:
+                    other._blockers += 1
+            if self.forwards:
+                node._blockers = len(befores)
+            else:
                 node._frees = earlier
         if self.forwards:
             for node in nodes:

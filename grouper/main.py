@@ -17,16 +17,17 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import trio
 
-from .events import EntranceEvent, Event, EventStream, ExitEvent, build
+from .events import EntranceEvent, Event, EventRing, EventStream, ExitEvent, build
 from .exit import ErrorTrace
 from .groups.engine import Engine
 from .member import Member
@@ -38,11 +39,18 @@ __all__ = ["Sigmon", "background", "invoke", "run"]
 
 logger = logging.getLogger("grouper")
 
+UNCATCHABLE: Final = frozenset({KILL, int(getattr(signal, "SIGSTOP", KILL))})
+
 
 class RootEngine(Engine):
     """The engine whose one member is the root of a tree, and whose error is the root's own."""
 
     anonymous = True
+
+    def __init__(self, signals: Signals, event_buffer: int) -> None:
+        status = trio.TASK_STATUS_IGNORED
+        super().__init__(signals, status, termination_signal=TERMINATE, cancel_grace=0.0, event_buffer=event_buffer)
+        self.ring = EventRing(event_buffer, extra=3)
 
     def error(self) -> Exception | None:
         """The root's own error."""
@@ -56,20 +64,14 @@ class Embedded:
     def __init__(self, runner: RunnerLike, *, attached: bool) -> None:
         buffer = said(runner, "event_buffer")
         self.signals = Signals()
-        self.engine = RootEngine(
-            self.signals,
-            trio.TASK_STATUS_IGNORED,
-            termination_signal=TERMINATE,
-            cancel_grace=0.0,
-            event_buffer=64 if buffer is None else buffer,
-        )
+        self.engine = RootEngine(self.signals, 64 if buffer is None else buffer)
         self.process = Process(Member("root", runner), self.engine)
         self._attached = attached
         self._body = trio.CancelScope()
-        self._nursery = trio.open_nursery()
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Process:
+        self._nursery = trio.open_nursery()
         nursery = await self._nursery.__aenter__()
         nursery.start_soon(self._supervise, name="root")
         if self._attached:
@@ -158,11 +160,15 @@ def run(root: RunnerLike, *, forward: Iterable[int] = ()) -> int:
     SystemExit, if a member raised it.
     """
     program = Program(Embedded(root, attached=False), _forwardable(forward))
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("grouper.run() takes signals, which only the main thread can: elsewhere use grouper.invoke()")
+    handlers = {number: signal.getsignal(number) for number in program.stops}
     try:
         trio.run(program.main)
     finally:
-        for number, handler in program.handlers.items():
-            signal.signal(number, handler)
+        if program.forced is not None:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
     if program.error is not None and not isinstance(program.error, Exception):
         raise program.error
     if isinstance(program.error, ErrorTrace):
@@ -176,8 +182,10 @@ def run(root: RunnerLike, *, forward: Iterable[int] = ()) -> int:
 
 def _forwardable(forward: Iterable[int]) -> frozenset[int]:
     numbers = frozenset(map(signal_number, forward))
-    if KILL in numbers:
-        raise ValueError("SIGKILL cannot be forwarded: no program can catch it")
+    for number in numbers - frozenset(map(int, signal.valid_signals())):
+        raise ValueError(f"{signal_name(number)} cannot be forwarded: this system has no such signal")
+    for number in numbers & UNCATCHABLE:
+        raise ValueError(f"{signal_name(number)} cannot be forwarded: no program can catch it")
     return numbers
 
 
@@ -189,7 +197,11 @@ class Program:
     forward: frozenset[int]
     forced: int | None = None
     error: BaseException | None = None
-    handlers: dict[int, Any] = attrs.field(factory=dict[int, Any])
+
+    @property
+    def stops(self) -> frozenset[int]:
+        """The stop signals that this system has."""
+        return STOP_SIGNALS & frozenset(map(int, signal.valid_signals()))
 
     async def main(self) -> None:
         """Run the root with its signals taken and its life told, and keep what it raised: a nursery would wrap it."""
@@ -206,8 +218,7 @@ class Program:
 
     async def _take_signals(self, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
         signals = self.embedded.signals
-        taken = (STOP_SIGNALS | self.forward) & set(map(int, signal.valid_signals()))
-        with trio.CancelScope() as scope, trio.open_signal_receiver(*taken) as received:
+        with trio.CancelScope() as scope, trio.open_signal_receiver(*self.stops, *self.forward) as received:
             task_status.started(scope)
             async for number in received:
                 if number in STOP_SIGNALS and signals.received is not None:
@@ -216,8 +227,8 @@ class Program:
                 logger.info("received %s", signal_name(number))
                 signals.send(number)
         if self.forced is not None:
-            for number in STOP_SIGNALS & taken:
-                self.handlers[number] = signal.signal(number, signal.SIG_DFL)
+            for number in self.stops:
+                signal.signal(number, signal.SIG_DFL)
             logger.warning("received %s while stopping: what is left is killed", signal_name(self.forced))
             self.embedded.engine.abort()
 
@@ -240,7 +251,7 @@ def _log(event: Event) -> None:
         logger.error("%s failed", who, exc_info=None if isinstance(error, ErrorTrace) else error)
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, init=False)
 class Sigmon:
     """Run a runner that gets the operating system's SIGINT and SIGTERM, and the others named, beside those sent to its process.
 

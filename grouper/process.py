@@ -23,7 +23,7 @@ import math
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from trio.lowlevel import Task
 
 __all__ = ["Process", "State"]
+
+_NOT_CALLED: Final[Any] = object()
 
 
 class State(enum.Enum):
@@ -93,6 +95,7 @@ class Process(Node):
         "_killed",
         "_over",
         "_said_ready",
+        "_satisfied",
         "_scope",
         "_signals",
         "_task",
@@ -111,7 +114,7 @@ class Process(Node):
         self._signals = Signals()
         self._signals._owner = self
         self._scope = trio.CancelScope(shield=True)
-        self._said_ready = self._over = self._killed = False
+        self._said_ready = self._satisfied = self._over = self._killed = False
         self._deadline = math.inf
         self._error: BaseException | None = None
         self._failure: Exception | None = None
@@ -262,7 +265,7 @@ class Process(Node):
     async def _live(self) -> None:
         """Run the runner in this task, and report its end. Raises nothing: what the runner raised becomes the exit."""
         self._task = trio.lowlevel.current_task()
-        awaitable: Awaitable[object] | None = None
+        awaitable: Awaitable[object] = _NOT_CALLED
         try:
             if not self._killed:
                 with self._scope:
@@ -281,7 +284,7 @@ class Process(Node):
         self._host.report_end(self)
 
     def _explained(self, error: Exception, awaitable: object) -> Exception:
-        if not isinstance(error, TypeError) or awaitable is None or inspect.isawaitable(awaitable):
+        if not isinstance(error, TypeError) or awaitable is _NOT_CALLED or inspect.isawaitable(awaitable):
             return error
         return TypeError(f"{self.title}: its runner returned {awaitable!r}, which is not awaitable: make it `async def`")
 

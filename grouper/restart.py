@@ -1,4 +1,7 @@
-"""Running a runner again after it has exited: ifrit's restart package, with an async callback."""
+"""Running a runner again after it has exited: ifrit's restart package, with an async callback.
+
+`trio.lowlevel` is used for a checkpoint in each turn, without which a runner that fails at once could not be cancelled.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,7 @@ class Restarter:
         while True:
             error: Exception | None = None
             status.renew()
-            with signals._relayed() as inner:
+            with signals._relayed(returning=True) as inner:
                 try:
                     await entry_point(runner)(inner, task_status=status)
                 except Exception as caught:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
-from weakref import WeakKeyDictionary
+from typing import Any, Final, Protocol, TypeAlias, cast, runtime_checkable
+from weakref import WeakSet
 
 import attrs
 import trio
@@ -37,7 +37,8 @@ class RunFunction(Protocol):
 
 RunnerLike: TypeAlias = Runner | RunFunction
 
-_checked: WeakKeyDictionary[object, bool] = WeakKeyDictionary()
+_checked: Final[tuple[WeakSet[Any], WeakSet[Any]]] = (WeakSet(), WeakSet())
+"""What was checked: plain functions and other callables, and the functions of bound methods."""
 
 FIX = "a runner has `async def run(self, signals, /, *, task_status)`, or is an async function `(signals, *, task_status)`"
 
@@ -61,14 +62,13 @@ def require_runner(runner: object, who: str) -> None:
     if not callable(entry):
         raise TypeError(f"{who}: {runner!r} is not a runner: {FIX}")
     function = getattr(entry, "__func__", entry)
+    checked = _checked[function is not entry]
     try:
-        if function in _checked:
-            return
-    except TypeError:  # not hashable, or nothing that a weak reference can point at
+        if function not in checked:
+            _check_shape(entry, who)
+            checked.add(function)
+    except TypeError:  # not hashable, nothing that a weak reference can point at, or refused: again, to tell which
         _check_shape(entry, who)
-        return
-    _check_shape(entry, who)
-    _checked[function] = True
 
 
 def _check_shape(entry: Callable[..., Any], who: str) -> None:
@@ -103,7 +103,7 @@ def said(runner: object, name: str) -> Any:
             return None
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, init=False)
 class Startable:
     """Run any trio function; a stop signal cancels it, which is a clean exit.
 

@@ -44,8 +44,8 @@ def signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:
-        lowest = int(getattr(signal, "SIGRTMIN", 0))
-        return f"SIGRTMIN+{number - lowest}" if lowest and number > lowest else f"signal {number}"
+        lowest, highest = int(getattr(signal, "SIGRTMIN", 0)), int(getattr(signal, "SIGRTMAX", 0))
+        return f"SIGRTMIN+{number - lowest}" if lowest < number < highest else f"signal {number}"
 
 
 def signal_number(number: int) -> int:
@@ -224,10 +224,11 @@ class Signals:
 
     @contextlib.contextmanager
     @trio.lowlevel.enable_ki_protection
-    def _relayed(self) -> Generator[Signals]:
+    def _relayed(self, *, returning: bool = False) -> Generator[Signals]:
         """Give new Signals that get all that these get: what a wrapper hands to the runner it wraps.
 
-        They have the same owner, by which a group finds its place in the tree. What was not read comes back at the end.
+        They have the same owner, by which a group finds its place in the tree. What the runner did not read ends with it, unless
+        it is `returning`.
         """
         inner = Signals()
         inner._owner = self._owner
@@ -235,5 +236,5 @@ class Signals:
             with self._forwarded(inner):
                 yield inner
         finally:
-            for number in inner._pending or ():
+            for number in (inner._pending or ()) if returning else ():
                 self.send(number)

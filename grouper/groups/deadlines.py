@@ -2,6 +2,8 @@
 
 A scope with a deadline around each member was rejected: it says nothing about what to do when it passes, and it costs every member,
 also those of which nothing is expected. A timer task per member costs even more.
+
+`trio.lowlevel` is used to keep the timer from KeyboardInterrupt.
 """
 
 from __future__ import annotations

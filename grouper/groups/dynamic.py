@@ -2,7 +2,9 @@
 
 Inserting is one synchronous step of the engine, done in the inserter's own call or, where it had to wait for room, in the step in
 which the room appeared. Closing is one too. So there is no moment in which a member has been accepted and the group is already
-stopping without it (ifrit #50: an insert that was taken after the signal was waited for, for ever).
+stopping without it (in ifrit, an insert that was taken after the signal was waited for, for ever).
+
+`trio.lowlevel` is used to park those who wait for room, and to keep these steps from KeyboardInterrupt.
 """
 
 from __future__ import annotations
@@ -216,11 +218,13 @@ class Client:
 
         Begins with the last `event_buffer`. Ends when the group is closed and no member is still starting.
         """
-        return EventStream(self._entered, _entrance, self._all_entered)
+        ring = self._entered
+        return EventStream(ring, _entrance, lambda: ring is not self._entered or self._all_entered())
 
     def exits(self) -> EventStream[Process, MemberExit]:
         """The members that ended, as `entrances()`. Ends when the group has."""
-        return EventStream(self._left, _exit, lambda: self._closed.is_set() and self._run is None)
+        ring = self._left
+        return EventStream(ring, _exit, lambda: ring is not self._left or (self._closed.is_set() and self._run is None))
 
     def _all_entered(self) -> bool:
         if not self._closed.is_set():
@@ -306,7 +310,7 @@ class DynamicRun(Engine):
 
     def remove(self, process: Process) -> None:
         """Stop one member."""
-        if process.state is not State.STOPPING:
+        if process.state is not State.STOPPING and not process._over:
             self._removed.add(process)
             self.now = trio.current_time()
             self.stop(process)

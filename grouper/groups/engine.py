@@ -48,7 +48,7 @@ class Engine(Walks):
     ) -> None:
         self.owner: Process | None = signals._owner
         ring: EventRing[Process] = EventRing(event_buffer) if self.owner is None else self.owner._host.ring
-        super().__init__(ring, termination_signal or TERMINATE, self._ring)
+        super().__init__(ring, termination_signal or TERMINATE, lambda: self.post(self._on_alarm))
         self.signals = signals
         self.task_status = task_status
         self.termination_signal = termination_signal
@@ -64,8 +64,6 @@ class Engine(Walks):
     def children(self) -> Sequence[Process]:
         """The group's processes, in start order, those still waiting included."""
         return self.processes
-
-    # The run
 
     @trio.lowlevel.enable_ki_protection
     async def run(self, processes: Sequence[Process]) -> None:
@@ -138,12 +136,11 @@ class Engine(Walks):
         self.stopping = True
         for process in list(self.running.values()):
             self.record(process)
-        if len(self.exited) < len(self.processes):
-            for process in self.processes:
-                if process.state is State.WAITING:
-                    process.state = State.EXITED
-                    process.ended_at = self.now
-                    process._tell_waiters()
+        for process in self.processes if len(self.exited) < len(self.processes) else ():
+            if process.state is State.WAITING:
+                process.state = State.EXITED
+                process.ended_at = self.now
+                process._tell_waiters()
 
     def conclude(self) -> None:
         """Raise what the group raises once it has ended."""
@@ -151,19 +148,20 @@ class Engine(Walks):
 
     def error(self) -> Exception | None:
         """What the group failed with, if it did."""
-        path = "" if self.owner is None else self.owner.path
         ended_by = None if self.ready else self.ended_by
+        if not self.failed and ended_by is None:
+            return None
+        path = "" if self.owner is None else self.owner.path
         if self.failed:
             error = trace(self.summary(), path, self.failed, self.exited)
             error.__cause__ = None if ended_by is None else ended_by._error
             return error
-        return None if ended_by is None else unready(path, ended_by)
+        assert ended_by is not None
+        return unready(path, ended_by)
 
     def summary(self) -> str:
         """The headline of the trace."""
         return f"{len(self.failed)} of {len(self.exited)} members failed"
-
-    # Reports
 
     @trio.lowlevel.enable_ki_protection
     def report_ready(self, process: Process) -> None:
@@ -200,17 +198,16 @@ class Engine(Walks):
     def ended(self, process: Process) -> None:
         """Act on the end of a process, as the table says."""
         stopped = self.stopping or not self.propagates(process)
-        unready = process.ready_at is None
         after = self.record(process)
-        if after.satisfies and unready:
-            self._satisfied(process)
-        if not process._blockers:
-            self.done(process)
-        if process._error is not None and not isinstance(process._error, Exception):
+        if not isinstance(process._error, Exception | None):
             self._stop_once(self.termination_signal or TERMINATE)
         elif after.stops and not stopped and self.termination_signal is not None:
             self.ended_by = process
             self._stop_once(self.termination_signal)
+        elif after.satisfies and not process._satisfied:
+            self._satisfied(process)
+        if not process._blockers:
+            self.done(process)
 
     def propagates(self, process: Process) -> bool:
         """Whether the table holds for the process's exit."""
@@ -236,8 +233,6 @@ class Engine(Walks):
         process._tell_waiters()
         return after
 
-    # Signals, and what else stops the group
-
     def _signalled(self, number: int) -> None:
         self.signals._taken(number)
         if number == KILL:
@@ -255,11 +250,16 @@ class Engine(Walks):
     def _stop_once(self, number: int) -> bool:
         if self.stopping:
             return False
-        self.stopping = True
         self.stop_signal = number
-        self.closing()
+        self._close()
         self.stop_those_free()
         return True
+
+    def _close(self) -> None:
+        if not self.stopping:
+            self.forget_waiting()
+            self.stopping = True
+            self.closing()
 
     def closing(self) -> None:
         """Nobody is started from here on."""
@@ -274,10 +274,8 @@ class Engine(Walks):
             self.expect(None, grace)
 
     def _kill_all(self) -> None:
-        closing = not self.stopping
-        self.stopping = self.killing = True
-        if closing:
-            self.closing()
+        self._close()
+        self.killing = True
         self.stop_those_free()
 
     def abort(self) -> None:
@@ -291,9 +289,6 @@ class Engine(Walks):
         if process.state is not State.STOPPING:
             failure = MemberKilled(f"{process.title} was killed" + (f": {reason}" if reason else ""))
         self.kill(process, failure)
-
-    def _ring(self) -> None:
-        self.post(self._on_alarm)
 
     def _on_alarm(self) -> None:
         for process in self.deadlines.expired(self.now):

@@ -68,4 +68,4 @@ def trace(headline: str, path: str, failed: Iterable[Process], exited: Sequence[
 def unready(path: str, process: Process) -> ExitedBeforeReady:
     """The error of a group that a clean exit ended before it was ready."""
     group = f"the group {path!r}" if path else "the group"
-    return ExitedBeforeReady(f"{group} was never ready: {process.title} ended while others were still to start")
+    return ExitedBeforeReady(f"{group} was never ready: {process.title} ended first")

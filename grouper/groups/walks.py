@@ -47,8 +47,6 @@ class Walks:
         process.state = State.STARTING
         process.started_at = self.now
         self.running[process.member.name] = process
-        for other in process._frees:
-            other._blockers += 1
         self.ring.publish(StartEvent, self.now, process)
         if process.member.ready_within != inf:
             self.expect(process, process.member.ready_within)
@@ -56,6 +54,7 @@ class Walks:
 
     def satisfied(self, process: Process) -> None:
         """Start those that waited for `process` alone."""
+        process._satisfied = True
         self.unsatisfied -= 1
         if not self.stopping:
             for other in process._unlocks:
@@ -77,6 +76,13 @@ class Walks:
                         self.stop(other)
             node._frees = node._unlocks = ()
 
+    def forget_waiting(self) -> None:
+        """Take those that were not started, and now never will be, out of the way of the stop."""
+        if len(self.running) < len(self.processes):
+            for process in self.processes:
+                if process.state is State.WAITING:
+                    self.done(process)
+
     def stop_those_free(self) -> None:
         """Stop those that nobody else has to stop before."""
         for process in reversed(self.running.values()):
@@ -88,14 +94,15 @@ class Walks:
         if self.killing:
             by_hand = self.killed_by_hand and process.state is not State.STOPPING
             self.kill(process, MemberKilled(f"{process.title} was killed by SIGKILL to its group") if by_hand else None)
-        elif not process._over and process.state is not State.STOPPING:
-            process.state = State.STOPPING
+        elif not process._over:
+            if process.state is not State.STOPPING:  # it is where somebody removes it: then it hears the group's signal too
+                process.state = State.STOPPING
+                self.expect(process, grace_of(process.member))
             process._signals.send(self.stop_signal)
-            self.expect(process, grace_of(process.member))
 
     def kill(self, process: Process, failure: Exception | None) -> None:
         """Cancel a process; the failure is its error, None if it was to stop anyway."""
-        if process._over or process._killed:
+        if process._over or process._killed or process.state is State.EXITED:
             return
         process._killed = True
         process._failure = failure
@@ -118,5 +125,5 @@ class Walks:
         elif process.state is State.STOPPING:
             said = signal_name(process._signals.received or self.stop_signal)
             self.kill(process, StopTimeout(f"{process.title} had not stopped {grace_of(member):g} s after {said} and was killed"))
-        else:
+        elif not process._said_ready:
             self.kill(process, ReadyTimeout(f"{process.title} was not ready within {member.ready_within:g} s and was killed"))

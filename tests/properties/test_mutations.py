@@ -1,0 +1,294 @@
+"""The properties notice: deliberate mistakes in the engine, each caught by some random tree."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Generator
+from typing import Any
+from unittest import mock
+
+import pytest
+import trio
+from hypothesis import HealthCheck, Phase, given, settings
+
+from grouper import Process, Role, State
+from grouper.errors import StopTimeout
+from grouper.events import ExitEvent
+from grouper.graph import Edges
+from grouper.groups import verdict
+from grouper.groups.engine import Engine
+from grouper.groups.inbox import Inbox, Item
+from grouper.groups.verdict import AFTER_EXIT, After
+from grouper.groups.walks import Walks
+from grouper.signals import STOP_SIGNALS
+
+from .invariants import BrokenError, check
+from .playing import play
+from .scenarios import Scenario, scenarios
+
+SCENARIOS = 250
+
+
+@pytest.fixture(scope="module")
+def pool() -> list[Scenario]:
+    """The scenarios in which a mistake is looked for, the same for each."""
+    found: list[Scenario] = []
+
+    @settings(
+        derandomize=True,
+        deadline=None,
+        max_examples=SCENARIOS,
+        phases=[Phase.generate],
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    @given(scenarios())
+    def collect(scenario: Scenario) -> None:
+        found.append(scenario)
+
+    collect()
+    return found
+
+
+Mutation = Callable[[], contextlib.AbstractContextManager[object]]
+MUTATIONS: dict[str, Mutation] = {}
+
+
+def mutation(make: Mutation) -> Mutation:
+    MUTATIONS[make.__name__] = make
+    return make
+
+
+@mutation
+def no_shield() -> contextlib.AbstractContextManager[object]:
+    made = Process.__init__
+
+    def mutant(process: Process, *args: Any) -> None:
+        made(process, *args)
+        process._scope = trio.CancelScope(shield=False)
+
+    return mock.patch.object(Process, "__init__", mutant)
+
+
+@mutation
+def stop_forwards() -> contextlib.AbstractContextManager[object]:
+    link = Edges.link
+
+    def mutant(edges: Edges, nodes: Any) -> None:
+        link(Edges(edges.after, not edges.forwards), nodes)
+
+    return mock.patch.object(Edges, "link", mutant)
+
+
+@mutation
+def ready_beats_exit() -> contextlib.AbstractContextManager[object]:
+    entered = Engine.entered
+
+    def mutant(engine: Engine, process: Process) -> None:
+        entered(engine, process)
+        if process._over and process.state is State.STARTING and process.member.role is Role.SERVICE:
+            process.state = State.READY
+            engine._satisfied(process)
+
+    return mock.patch.object(Engine, "entered", mutant)
+
+
+@mutation
+def stop_first_to_last() -> contextlib.AbstractContextManager[object]:
+    def mutant(walks: Walks) -> None:
+        for process in list(walks.running.values()):
+            if not process._blockers:
+                walks.stop(process)
+
+    return mock.patch.object(Walks, "stop_those_free", mutant)
+
+
+@mutation
+def stop_all_at_once() -> contextlib.AbstractContextManager[object]:
+    def mutant(walks: Walks) -> None:
+        for process in reversed(walks.running.values()):
+            walks.stop(process)
+
+    return mock.patch.object(Walks, "stop_those_free", mutant)
+
+
+@mutation
+def start_all_at_once() -> contextlib.AbstractContextManager[object]:
+    link = Edges.link
+
+    def mutant(edges: Edges, nodes: Any) -> None:
+        link(edges, nodes)
+        for node in nodes:
+            node._left = 0
+            node._unlocks = []
+
+    return mock.patch.object(Edges, "link", mutant)
+
+
+@mutation
+def start_while_stopping() -> contextlib.AbstractContextManager[object]:
+    satisfied = Walks.satisfied
+
+    def mutant(walks: Walks, process: Process) -> None:
+        stopping, walks.stopping = walks.stopping, False
+        satisfied(walks, process)
+        walks.stopping = stopping
+
+    return mock.patch.object(Walks, "satisfied", mutant)
+
+
+@mutation
+def exits_not_collected() -> contextlib.AbstractContextManager[object]:
+    return mock.patch.object(Engine, "ended", return_value=None)
+
+
+@mutation
+def stop_signal_swallowed_while_stopping() -> contextlib.AbstractContextManager[object]:
+    signalled = Engine._signalled
+
+    def mutant(engine: Engine, number: int) -> None:
+        if not (engine.stopping and number in STOP_SIGNALS):
+            signalled(engine, number)
+
+    return mock.patch.object(Engine, "_signalled", mutant)
+
+
+@mutation
+def newest_first() -> contextlib.AbstractContextManager[object]:
+    take = Inbox.take
+
+    def mutant(inbox: Inbox) -> list[Item]:
+        return take(inbox)[::-1]
+
+    return mock.patch.object(Inbox, "take", mutant)
+
+
+@mutation
+def pass_through_signals_lost() -> contextlib.AbstractContextManager[object]:
+    signalled = Engine._signalled
+
+    def mutant(engine: Engine, number: int) -> None:
+        if number in STOP_SIGNALS or number == signal.SIGKILL:
+            signalled(engine, number)
+
+    return mock.patch.object(Engine, "_signalled", mutant)
+
+
+@mutation
+def always_sigterm() -> contextlib.AbstractContextManager[object]:
+    stop_once = Engine._stop_once
+
+    def mutant(engine: Engine, number: int) -> bool:
+        return stop_once(engine, signal.SIGTERM)
+
+    return mock.patch.object(Engine, "_stop_once", mutant)
+
+
+@mutation
+def no_grace_is_kept() -> contextlib.AbstractContextManager[object]:
+    overdue = Walks.overdue
+
+    def mutant(walks: Walks, process: Process) -> None:
+        if process._killed or process.state is not State.STOPPING:
+            overdue(walks, process)
+
+    return mock.patch.object(Walks, "overdue", mutant)
+
+
+@mutation
+def stop_timeouts_not_told() -> contextlib.AbstractContextManager[object]:
+    kill = Walks.kill
+
+    def mutant(walks: Walks, process: Process, failure: Exception | None) -> None:
+        kill(walks, process, None if isinstance(failure, StopTimeout) else failure)
+
+    return mock.patch.object(Walks, "kill", mutant)
+
+
+@mutation
+def optional_failures_raised() -> contextlib.AbstractContextManager[object]:
+    key = Role.OPTIONAL, False
+    return mock.patch.dict(AFTER_EXIT, {key: AFTER_EXIT[key]._replace(raised=True)})
+
+
+@mutation
+def jobs_stop_their_group() -> contextlib.AbstractContextManager[object]:
+    key = Role.JOB, True
+    return mock.patch.dict(AFTER_EXIT, {key: AFTER_EXIT[key]._replace(stops=True)})
+
+
+@mutation
+def only_the_first_failure_raised() -> contextlib.AbstractContextManager[object]:
+    trace = verdict.trace
+
+    def mutant(headline: str, path: str, failed: Any, exited: Any) -> object:
+        return trace(headline, path, list(failed)[:1], exited)
+
+    return mock.patch("grouper.groups.engine.trace", mutant)
+
+
+@mutation
+def cancellation_lost() -> contextlib.AbstractContextManager[object]:
+    conclude = Inbox.conclude
+
+    def mutant(inbox: Inbox, error: Exception | None) -> None:
+        inbox._cancel = None
+        conclude(inbox, error)
+
+    return mock.patch.object(Inbox, "conclude", mutant)
+
+
+@mutation
+def cancel_grace_ignored() -> contextlib.AbstractContextManager[object]:
+    return mock.patch.object(Engine, "_interrupted", Engine._kill_all)
+
+
+@mutation
+def waiters_not_released() -> contextlib.AbstractContextManager[object]:
+    tell = Process._tell_waiters
+
+    def mutant(process: Process) -> None:
+        if process.started_at is not None:
+            tell(process)
+
+    return mock.patch.object(Process, "_tell_waiters", mutant)
+
+
+@mutation
+def exit_events_twice() -> contextlib.AbstractContextManager[object]:
+    record = Engine.record
+
+    def mutant(engine: Engine, process: Process) -> After:
+        after = record(engine, process)
+        engine.ring.publish(ExitEvent, engine.now, process)
+        return after
+
+    return mock.patch.object(Engine, "record", mutant)
+
+
+def breaks(scenario: Scenario) -> bool:
+    try:
+        check(play(scenario))
+    except BrokenError:
+        return True
+    except Exception:  # a mistake may well make the engine itself fall over
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def quiet() -> Generator[None, None, None]:
+    """What was thrown away after a hang complains when it is collected; that is not what is looked at."""
+    with mock.patch("sys.unraisablehook", new=mock.Mock()):
+        yield
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_mistake_in_the_engine_is_caught(name: str, pool: list[Scenario]) -> None:
+    """Some random tree breaks an invariant with the mistake, and breaks none without it."""
+    for scenario in pool:
+        with quiet(), MUTATIONS[name]():
+            broken = breaks(scenario)
+        if broken and not breaks(scenario):
+            return
+    pytest.fail(f"{len(pool)} scenarios saw nothing wrong with {name}")
