@@ -20,7 +20,7 @@ import contextlib
 import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import attrs
 import trio
@@ -148,14 +148,17 @@ class Signals:
             await trio.lowlevel.wait_task_rescheduled(abort)
         return self._pending[0]
 
-    @contextlib.contextmanager
-    @trio.lowlevel.enable_ki_protection
-    def cancelling(self) -> Generator[trio.CancelScope]:
+    def cancelling(self) -> contextlib.AbstractContextManager[trio.CancelScope, bool]:
         """Cancel the block at the first stop signal, pending or to come.
 
         The signal is not taken. The cancellation happens inside `send`, with no task in between, and ends with the block:
         `scope.cancelled_caught` tells whether it cut the block short.
         """
+        return cast("contextlib.AbstractContextManager[trio.CancelScope, bool]", self._cancelling())  # it can end a block early
+
+    @contextlib.contextmanager
+    @trio.lowlevel.enable_ki_protection
+    def _cancelling(self) -> Generator[trio.CancelScope]:
         with trio.CancelScope() as scope:
             if self._pending and not _ENDS.isdisjoint(self._pending):
                 scope.cancel("told to stop before the block began")

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-SCHEDULER: Any = trio._core._run  # type: ignore[attr-defined]  # pyright: ignore  # trio has no public seed
+SCHEDULER: Any = trio._core._run  # pyright: ignore  # trio has no public seed
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

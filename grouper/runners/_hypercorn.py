@@ -1,9 +1,9 @@
 """Hypercorn's part of an HTTP server: what it does on one connection, and what has to be done around it.
 
-Three of its names are used that it does not promise, the same in 0.17 and 0.18: `TCPServer`, which is one connection,
-`WorkerContext`, by which a connection learns that it is to end, and the `stream_buffers` of HTTP/2, for two faults: the end of a
-response under way is lost when it drains, and a response to a peer that is gone waits for ever. If these are called something else
-one day, the faults are back, and nothing else is amiss.
+Some of its names are used that it does not promise, the same in 0.17 and 0.18 (the extra `http` admits no others): `TCPServer`, which
+is one connection, `WorkerContext`, by which a connection learns that it is to end; and for three faults, `_read_data` and `_close`
+(an HTTP/1 connection whose next request is there already when it closes reads for ever) and the `stream_buffers` of HTTP/2 (the
+end of a response under way is lost when it drains, and a response to a peer that is gone waits for ever).
 """
 
 from __future__ import annotations
@@ -39,8 +39,16 @@ def _server_class() -> type[TCPServer]:
     from hypercorn.trio.tcp_server import TCPServer
 
     class Server(TCPServer):
+        _reading: trio.CancelScope | None = None
+
+        async def _close(self) -> None:
+            await super()._close()
+            if self._reading is not None:
+                self._reading.cancel("the connection was closed")
+
         async def _read_data(self) -> None:
-            await super()._read_data()
+            with trio.CancelScope() as self._reading:
+                await super()._read_data()
             streams = _streams(self)
             for buffer in list(streams.values()):  # whose app waits for somebody to send it
                 await buffer.close()
