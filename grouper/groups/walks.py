@@ -14,7 +14,7 @@ from typing import Final
 
 from ..errors import MemberKilled, ReadyTimeout, StopTimeout
 from ..events import EventRing, StartEvent
-from ..member import grace_of
+from ..member import Role, grace_of
 from ..process import Process, State
 from ..signals import signal_name
 from .deadlines import Deadlines
@@ -125,5 +125,5 @@ class Walks:
         elif process.state is State.STOPPING:
             said = signal_name(process._signals.received or self.stop_signal)
             self.kill(process, StopTimeout(f"{process.title} had not stopped {grace_of(member):g} s after {said} and was killed"))
-        elif not process._said_ready:
+        elif not process._said_ready or member.role is Role.JOB:  # else the report is on its way; a job is ready when it returns
             self.kill(process, ReadyTimeout(f"{process.title} was not ready within {member.ready_within:g} s and was killed"))
