@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 from collections.abc import Callable, Generator
 from typing import Any
@@ -289,6 +290,8 @@ def test_a_mistake_in_the_engine_is_caught(name: str, pool: list[Scenario]) -> N
     for scenario in pool:
         with quiet(), MUTATIONS[name]():
             broken = breaks(scenario)
+            if broken:
+                gc.collect()
         if broken and not breaks(scenario):
             return
     pytest.fail(f"{len(pool)} scenarios saw nothing wrong with {name}")
