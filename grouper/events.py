@@ -182,8 +182,12 @@ class EventStream(Generic[S, E]):
 
     @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> E:
-        """Return the next event. A cancellation while waiting loses none."""
+        """Return the next event. A cancellation while waiting loses none. Raises: RuntimeError outside of `async with`."""
         ring = self._ring
+        if self not in ring.streams:
+            raise RuntimeError(
+                "an event stream is read inside of `async with process.events() as stream`, where events are kept for it"
+            )
         await trio.lowlevel.checkpoint()
         while True:
             behind = self._behind()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeAlias, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 import attrs
 import trio
@@ -78,8 +78,12 @@ class Member:
         return await entry_point(self.runner)(signals, task_status=task_status)
 
 
-Members: TypeAlias = Iterable[Member | tuple[str, RunnerLike] | None] | Mapping[str, RunnerLike | None]
-"""Members as a group takes them; None is skipped, so that a member can be conditional."""
+Given: TypeAlias = Member | tuple[str, RunnerLike] | None
+Members: TypeAlias = Sequence[Given] | Iterator[Given] | Mapping[str, RunnerLike | None]
+"""Members as a group takes them; None is skipped, so that a member can be conditional.
+
+Not `Iterable`: a dict is one too, and a type checker could not tell which of the two a literal is meant to be.
+"""
 
 
 def grace_of(member: Member) -> float:
@@ -104,8 +108,7 @@ def as_members(given: Members) -> tuple[Member, ...]:
         raise TypeError(f"members are a list or a mapping, not {given!r}: write [{given!r}] for a single one")
     if not isinstance(given, Mapping):
         return tuple([as_member(each) for each in given if each is not None])
-    named = cast("Mapping[str, RunnerLike | None]", given)
-    return tuple([as_member((name, runner)) for name, runner in named.items() if runner is not None])
+    return tuple([as_member((name, runner)) for name, runner in given.items() if runner is not None])
 
 
 def as_member(given: Member | tuple[str, RunnerLike]) -> Member:

@@ -1,7 +1,8 @@
 """`python -m tests.benchmarks`: what grouper costs, against the same written by hand in raw trio.
 
-All in one run: ratios of CPU time, the median of interleaved pairs, with garbage collection left on. Nothing here is asserted, since a
-busy machine would fail it; the bounds that the project sets itself are printed beside. `--quick` takes small sizes and few pairs.
+All in one run: ratios of CPU time, the median of interleaved pairs, with garbage collection left on. Nothing here is asserted,
+since a busy machine would fail it; the bounds that the project sets itself are printed beside. `--quick` takes small sizes and few
+pairs.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def ratio(measured: Main, reference: Main, pairs: int) -> float:
 
 def show(what: str, value: str, bound: str) -> None:
     """Print a line of the table."""
-    print(f"{what:<72} {value:>12}   {bound}", flush=True)
+    sys.stdout.write(f"{what:<72} {value:>12}   {bound}\n")
+    sys.stdout.flush()
 
 
 def sizes(quick: bool) -> list[int]:
@@ -186,7 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, few pairs: whether it works, not how fast")
     quick: bool = parser.parse_args().quick
-    print(f"trio {trio.__version__}, Python {sys.version.split()[0]}\n")
+    sys.stdout.write(f"trio {trio.__version__}, Python {sys.version.split()[0]}\n\n")
     for part in (start_stop, memory, dynamic, events, importing):
         part(quick)
 
