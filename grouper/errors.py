@@ -34,7 +34,7 @@ class DuplicateNames(GraphError):  # noqa: N818 (the name is decided: it is what
     """Names that more than one member has, each once, in the order in which they first appear."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self.names = tuple(names)
+        self.names: tuple[str, ...] = tuple(names)
         self._what = (self.names,)
         listed = ", ".join(map(repr, self.names))
         super().__init__(f"more than one member is called {listed}: names are unique in a group")
@@ -44,7 +44,7 @@ class UnknownDependency(GraphError):  # noqa: N818 (named like DuplicateNames, b
     """Members that are `after` a name that nobody has, as pairs (member, unknown name)."""
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
-        self.pairs = tuple(pairs)
+        self.pairs: tuple[tuple[str, str], ...] = tuple(pairs)
         self._what = (self.pairs,)
         listed = ", ".join(f"{member!r} is after {unknown!r}" for member, unknown in self.pairs)
         super().__init__(f"{listed}, which no member of the group is called: correct `after` or add the member")
@@ -54,7 +54,7 @@ class CycleError(GraphError):
     """Members that wait for each other; `path` begins and ends with the same name."""
 
     def __init__(self, path: Iterable[str]) -> None:
-        self.path = tuple(path)
+        self.path: tuple[str, ...] = tuple(path)
         self._what = (self.path,)
         listed = " -> ".join(map(repr, self.path))
         super().__init__(f"members are after each other in a circle: {listed} (each is after the next): remove one `after`")

@@ -86,11 +86,11 @@ class EventRing(Generic[S]):
     __slots__ = ("_tasks", "_trim_at", "backlog", "entries", "extra", "keep", "streams", "total")
 
     def __init__(self, keep: int, backlog: int = BACKLOG, extra: int = 0) -> None:
-        self.keep = keep
-        self.extra = extra
-        self.backlog = backlog
+        self.keep: int = keep
+        self.extra: int = extra
+        self.backlog: int = backlog
         self.entries: list[Entry[S]] = []
-        self.total = 0
+        self.total: int = 0
         self.streams: set[EventStream[S, Any]] = set()
         self._tasks: list[Task] | None = None
         self._trim_at = 64
@@ -151,7 +151,7 @@ class EventStream(Generic[S, E]):
         self._make = make
         self._ended = ended
         self._missed = 0
-        self.position = 0
+        self.position: int = 0
 
     async def __aenter__(self) -> Self:
         ring = self._ring

@@ -37,7 +37,7 @@ from .signals import KILL, STOP_SIGNALS, TERMINATE, Signals, signal_name, signal
 
 __all__ = ["Sigmon", "background", "invoke", "run"]
 
-logger = logging.getLogger("grouper")
+logger: logging.Logger = logging.getLogger("grouper")
 
 UNCATCHABLE: Final = frozenset({KILL, int(getattr(signal, "SIGSTOP", KILL))})
 
@@ -45,12 +45,12 @@ UNCATCHABLE: Final = frozenset({KILL, int(getattr(signal, "SIGSTOP", KILL))})
 class RootEngine(Engine):
     """The engine whose one member is the root of a tree, and whose error is the root's own."""
 
-    anonymous = True
+    anonymous: bool = True
 
     def __init__(self, signals: Signals, event_buffer: int) -> None:
         status = trio.TASK_STATUS_IGNORED
         super().__init__(signals, status, termination_signal=TERMINATE, cancel_grace=0.0, event_buffer=event_buffer)
-        self.ring = EventRing(event_buffer, extra=3)
+        self.ring: EventRing[Process] = EventRing(event_buffer, extra=3)
 
     def error(self) -> Exception | None:
         """The root's own error."""
@@ -63,9 +63,9 @@ class Embedded:
 
     def __init__(self, runner: RunnerLike, *, attached: bool) -> None:
         buffer = said(runner, "event_buffer")
-        self.signals = Signals()
-        self.engine = RootEngine(self.signals, 64 if buffer is None else buffer)
-        self.process = Process(Member("root", runner), self.engine)
+        self.signals: Signals = Signals()
+        self.engine: RootEngine = RootEngine(self.signals, 64 if buffer is None else buffer)
+        self.process: Process = Process(Member("root", runner), self.engine)
         self._attached = attached
         self._body = trio.CancelScope()
 

@@ -122,8 +122,8 @@ class Process(Node):
         self._inner: Host | None = None
         self._changed: trio.Event | None = None
         self._exit: Exit | None = None
-        self.member = member
-        self.state = State.WAITING
+        self.member: Member = member
+        self.state: State = State.WAITING
         self.value: Any = None
         self.started_at: float | None = None
         self.ready_at: float | None = None

@@ -20,7 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(autouse=True)
 def seeded_scheduler(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Make the order in which trio runs what is runnable depend on `--trio-seed` alone; its value is the fixture's."""
-    seed: int = request.config.getoption("--trio-seed")
+    seed = int(request.config.getoption("--trio-seed") or 0)
     monkeypatch.setattr(SCHEDULER, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
     monkeypatch.setattr(SCHEDULER, "_r", random.Random(seed))
     return seed

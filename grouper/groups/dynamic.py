@@ -13,7 +13,7 @@ import contextvars
 import functools
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from typing import Any, ClassVar
 
 import attrs
@@ -261,13 +261,13 @@ class DynamicRun(Engine):
             cancel_grace=group.cancel_grace,
             event_buffer=group.event_buffer,
         )
-        self.client = group.client()
+        self.client: Client = group.client()
         if self.client._run is not None:
             raise RuntimeError("this Dynamic group is running already: its client can address one run at a time")
         kept = max(1, group.event_buffer)
-        self.capacity = math.inf if group.capacity is None else group.capacity
-        self.exited = deque(maxlen=kept)
-        self.failed = deque(maxlen=kept)
+        self.capacity: float = math.inf if group.capacity is None else group.capacity
+        self.exited: MutableSequence[Process] = deque(maxlen=kept)
+        self.failed: MutableSequence[Process] = deque(maxlen=kept)
         self._exits = self._failures = 0
         self._removed: set[Process] = set()
 
@@ -278,7 +278,7 @@ class DynamicRun(Engine):
 
     def begin(self) -> None:
         """Let in those who wait, from now on into the group's own context."""
-        self.spawn = functools.partial(contextvars.copy_context().run, self.spawn)
+        self.spawn_with(functools.partial(contextvars.copy_context().run, self.spawn))
         client = self.client
         if client._ran:
             client._open()
@@ -299,8 +299,8 @@ class DynamicRun(Engine):
         if member.name in self.running:
             raise DuplicateNames([member.name])
         process = Process(member, self)
-        self.now = trio.current_time()
-        self.unsatisfied += 1
+        self.look_at_clock()
+        self.await_more(1)
         try:
             self.start(process)
         except BaseException:  # it has no task: spawning that is the last thing done
@@ -312,7 +312,7 @@ class DynamicRun(Engine):
         """Stop one member."""
         if process.state is not State.STOPPING and not process._over:
             self._removed.add(process)
-            self.now = trio.current_time()
+            self.look_at_clock()
             self.stop(process)
 
     def propagates(self, process: Process) -> bool:

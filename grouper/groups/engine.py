@@ -13,7 +13,7 @@ loop, be it an error in this very file: `_end` kills, with no await in between, 
 
 from __future__ import annotations
 
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Callable, MutableSequence, Sequence
 from functools import partial
 from math import inf
 from typing import Any
@@ -25,7 +25,7 @@ from ..events import EntranceEvent, EventRing, ExitEvent
 from ..member import Role
 from ..process import Process, State
 from ..signals import KILL, STOP_SIGNALS, TERMINATE, Signals
-from .inbox import Inbox
+from .inbox import Inbox, Item
 from .verdict import AFTER_EXIT, After, judge, trace, unready
 from .walks import Walks
 
@@ -35,7 +35,7 @@ __all__ = ["Engine"]
 class Engine(Walks):
     """One run of one group."""
 
-    anonymous = False
+    anonymous: bool = False
 
     def __init__(
         self,
@@ -49,16 +49,16 @@ class Engine(Walks):
         self.owner: Process | None = signals._owner
         ring: EventRing[Process] = EventRing(event_buffer) if self.owner is None else self.owner._host.ring
         super().__init__(ring, termination_signal or TERMINATE, lambda: self.post(self._on_alarm))
-        self.signals = signals
-        self.task_status = task_status
-        self.termination_signal = termination_signal
-        self.cancel_grace = cancel_grace
+        self.signals: Signals = signals
+        self.task_status: trio.TaskStatus[Any] = task_status
+        self.termination_signal: int | None = termination_signal
+        self.cancel_grace: float = cancel_grace
         self.exited: MutableSequence[Process] = []
         self.failed: MutableSequence[Process] = []
         self.ended_by: Process | None = None
-        self.ready = False
+        self.ready: bool = False
         self._inbox = Inbox(self._interrupted)
-        self.post = self._inbox.post
+        self.post: Callable[[Item], None] = self._inbox.post
 
     @property
     def children(self) -> Sequence[Process]:
@@ -80,7 +80,7 @@ class Engine(Walks):
                 self.owner._inner = self
             self.processes = processes
             async with trio.open_nursery() as nursery:
-                self.spawn = nursery.start_soon
+                self.spawn_with(nursery.start_soon)
                 try:
                     self.begin()
                     await self._loop()
@@ -96,10 +96,10 @@ class Engine(Walks):
 
     def begin(self) -> None:
         """Start those that are after nobody; nobody at all if the group was told to stop already."""
-        self.now = trio.current_time()
-        self.unsatisfied = len(self.processes)
+        self.look_at_clock()
+        self.await_more(len(self.processes))
         if self.signals.received is not None:
-            self._stop_once(self.signals.received)
+            self.stop_all(self.signals.received)
             return
         for process in self.processes:
             if not process._left:
@@ -110,7 +110,7 @@ class Engine(Walks):
         while True:
             batch = self._inbox.take()
             if batch:
-                self.now = trio.current_time()
+                self.look_at_clock()
                 for item in batch:
                     if isinstance(item, int):
                         self._signalled(item)
@@ -133,7 +133,7 @@ class Engine(Walks):
 
     def settle(self) -> None:
         """Once all tasks have ended: leave no process without its end, and nobody waiting for it."""
-        self.stopping = True
+        self.begin_stop()
         for process in list(self.running.values()):
             self.record(process)
         for process in self.processes if len(self.exited) < len(self.processes) else ():
@@ -236,56 +236,39 @@ class Engine(Walks):
     def _signalled(self, number: int) -> None:
         self.signals._taken(number)
         if number == KILL:
-            self.killed_by_hand = self.killed_by_hand or not self.stopping
-            self._kill_all()
+            self.kill_all(by_hand=True)
         elif number not in STOP_SIGNALS:
             for process in self.running.values():
                 process._signals.send(number)
-        elif not self._stop_once(number):
-            self.stop_signal = number
-            for process in reversed(self.running.values()):
-                if process.state is State.STOPPING:
-                    process._signals.send(number)
+        else:
+            told = (
+                [process for process in reversed(self.running.values()) if process.state is State.STOPPING] if self.stopping else []
+            )
+            self.stop_all(number)
+            for process in told:
+                process._signals.send(number)
 
-    def _stop_once(self, number: int) -> bool:
-        if self.stopping:
-            return False
-        self.stop_signal = number
-        self._close()
-        self.stop_those_free()
-        return True
-
-    def _close(self) -> None:
+    def _stop_once(self, number: int) -> None:
         if not self.stopping:
-            self.forget_waiting()
-            self.stopping = True
-            self.closing()
-
-    def closing(self) -> None:
-        """Nobody is started from here on."""
+            self.stop_all(number)
 
     def _interrupted(self) -> None:
         """Act on a cancellation from outside, or a KeyboardInterrupt; the second time with no grace any more."""
         grace, self.cancel_grace = self.cancel_grace, 0.0
         if grace <= 0:
-            self._kill_all()
+            self.kill_all()
         else:
             self._stop_once(self.termination_signal or TERMINATE)
             self.expect(None, grace)
 
-    def _kill_all(self) -> None:
-        self._close()
-        self.killing = True
-        self.stop_those_free()
-
     def abort(self) -> None:
         """Kill all members, in stop order; nobody has failed by that. The caller is protected from KeyboardInterrupt."""
-        self.post(self._kill_all)
+        self.post(self.kill_all)
 
     def kill_by_hand(self, process: Process, reason: str | None) -> None:
         """Kill a process because a user said so: a failure, unless it was being stopped."""
         failure = None
-        self.now = trio.current_time()
+        self.look_at_clock()
         if process.state is not State.STOPPING:
             failure = MemberKilled(f"{process.title} was killed" + (f": {reason}" if reason else ""))
         self.kill(process, failure)
@@ -293,6 +276,6 @@ class Engine(Walks):
     def _on_alarm(self) -> None:
         for process in self.deadlines.expired(self.now):
             if process is None:
-                self._kill_all()
+                self.kill_all()
             else:
                 self.overdue(process)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final
 
+import trio
+
 from ..errors import MemberKilled, ReadyTimeout, StopTimeout
 from ..events import EventRing, StartEvent
 from ..member import Role, grace_of
@@ -21,7 +23,7 @@ from .deadlines import Deadlines
 
 __all__ = ["Walks"]
 
-logger = logging.getLogger("grouper")
+logger: logging.Logger = logging.getLogger("grouper")
 
 REMIND: Final = 2.0
 """Seconds after which, again and again, a member that ignores its kill is named in the log."""
@@ -33,14 +35,28 @@ class Walks:
     spawn: Callable[..., None]
 
     def __init__(self, ring: EventRing[Process], stop_signal: int, alarm: Callable[[], None]) -> None:
-        self.ring = ring
-        self.now = 0.0
+        self.ring: EventRing[Process] = ring
+        self.now: float = 0.0
         self.processes: Sequence[Process] = ()
         self.running: dict[str, Process] = {}
-        self.unsatisfied = 0
-        self.stopping = self.killing = self.killed_by_hand = False
-        self.stop_signal = stop_signal
-        self.deadlines = Deadlines(alarm)
+        self.unsatisfied: int = 0
+        self.stopping: bool = False
+        self.killing: bool = False
+        self.killed_by_hand: bool = False
+        self.stop_signal: int = stop_signal
+        self.deadlines: Deadlines = Deadlines(alarm)
+
+    def look_at_clock(self) -> None:
+        """Take the time for what is done next."""
+        self.now = trio.current_time()
+
+    def spawn_with(self, spawn: Callable[..., None]) -> None:
+        """Start tasks with this."""
+        self.spawn = spawn
+
+    def await_more(self, number: int) -> None:
+        """Have so many more to wait for before the group is ready."""
+        self.unsatisfied += number
 
     def start(self, process: Process) -> None:
         """Start a process whose dependencies are satisfied."""
@@ -75,6 +91,30 @@ class Walks:
                     elif self.stopping and other.state is not State.WAITING:
                         self.stop(other)
             node._frees = node._unlocks = ()
+
+    def stop_all(self, number: int) -> None:
+        """Begin the stop, or go on with it: those that are told from here on get this signal."""
+        self.stop_signal = number
+        if not self.stopping:
+            self.begin_stop()
+            self.stop_those_free()
+
+    def kill_all(self, *, by_hand: bool = False) -> None:
+        """Go on with the stop, or begin it, by killing; what nobody was stopping has failed, if it is by hand."""
+        self.killed_by_hand = self.killed_by_hand or (by_hand and not self.stopping)
+        self.killing = True
+        self.begin_stop()
+        self.stop_those_free()
+
+    def begin_stop(self) -> None:
+        """Start nobody any more."""
+        if not self.stopping:
+            self.forget_waiting()
+            self.stopping = True
+            self.closing()
+
+    def closing(self) -> None:
+        """Be told that nobody is started from here on."""
 
     def forget_waiting(self) -> None:
         """Take those that were not started, and now never will be, out of the way of the stop."""

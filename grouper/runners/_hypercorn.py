@@ -1,9 +1,9 @@
 """Hypercorn's part of an HTTP server: what it does on one connection, and what has to be done around it.
 
-Some of its names are used that it does not promise, the same in 0.17 and 0.18 (the extra `http` admits no others): `TCPServer`, which
-is one connection, `WorkerContext`, by which a connection learns that it is to end; and for three faults, `_read_data` and `_close`
-(an HTTP/1 connection whose next request is there already when it closes reads for ever) and the `stream_buffers` of HTTP/2 (the
-end of a response under way is lost when it drains, and a response to a peer that is gone waits for ever).
+Some of its names are used that it does not promise, the same in 0.17 and 0.18 (the extra `http` admits no others): `TCPServer`,
+which is one connection, and `WorkerContext`, by which a connection learns that it is to end. And for three faults, `_read_data` and
+`_close` (an HTTP/1 connection whose next request is there already when it closes reads for ever), and the `stream_buffers` of
+HTTP/2 (the end of a response under way is lost when it drains, and a response to a peer that is gone waits for ever).
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from .trial import Trial, on_trial
 
 __all__ = ["ContractBroken", "Violation", "check_runner"]
 
-logger = logging.getLogger("grouper")
+logger: logging.Logger = logging.getLogger("grouper")
 
 FIX: Final = {
     "setup": "call `task_status.started()` as soon as the work can be done, and wait for the end after that",

@@ -72,13 +72,13 @@ class Trial(trio.abc.Instrument):
 
     def __init__(self, runner: RunnerLike) -> None:
         self.runner = runner
-        self.signals = Signals()
-        self.scope = trio.CancelScope()
-        self.calls = 0
+        self.signals: Signals = Signals()
+        self.scope: trio.CancelScope = trio.CancelScope()
+        self.calls: int = 0
         self.error: Exception | None = None
-        self.settled = trio.Event()
-        self.ended = trio.Event()
-        self.all_gone = trio.Event()
+        self.settled: trio.Event = trio.Event()
+        self.ended: trio.Event = trio.Event()
+        self.all_gone: trio.Event = trio.Event()
         self.tasks: set[Task] = set()
         self._task: Task | None = None
         self._wait: trio.CancelScope | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -40,7 +40,7 @@ class Injector:
         return f"{file.rpartition('/')[2]}:{line}"
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self) -> Generator[None]:
         """Trace for the time of the block."""
         before = sys.gettrace()
         sys.settrace(self._call)

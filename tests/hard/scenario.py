@@ -139,6 +139,7 @@ def run(scenario: Scenario, account: Account, injector: Injector, seed: int) -> 
 
 def leaves(error: BaseException | None) -> set[type[BaseException]]:
     """The kinds of exception in a group, at any depth."""
-    if isinstance(error, BaseExceptionGroup):
-        return {kind for inner in error.exceptions for kind in leaves(inner)}
+    inside: tuple[BaseException, ...] = getattr(error, "exceptions", ())
+    if inside:
+        return {kind for inner in inside for kind in leaves(inner)}
     return set() if error is None else {type(error)}

@@ -177,12 +177,12 @@ def pass_through_signals_lost() -> contextlib.AbstractContextManager[object]:
 
 @mutation
 def always_sigterm() -> contextlib.AbstractContextManager[object]:
-    stop_once = Engine._stop_once
+    stop_all = Walks.stop_all
 
-    def mutant(engine: Engine, number: int) -> bool:
-        return stop_once(engine, signal.SIGTERM)
+    def mutant(walks: Walks, number: int) -> None:
+        stop_all(walks, signal.SIGTERM)
 
-    return mock.patch.object(Engine, "_stop_once", mutant)
+    return mock.patch.object(Walks, "stop_all", mutant)
 
 
 @mutation
@@ -241,7 +241,7 @@ def cancellation_lost() -> contextlib.AbstractContextManager[object]:
 
 @mutation
 def cancel_grace_ignored() -> contextlib.AbstractContextManager[object]:
-    return mock.patch.object(Engine, "_interrupted", Engine._kill_all)
+    return mock.patch.object(Engine, "_interrupted", Engine.kill_all)
 
 
 @mutation
@@ -277,10 +277,14 @@ def breaks(scenario: Scenario) -> bool:
     return False
 
 
+def ignore(_: object) -> None:
+    """Nothing."""
+
+
 @pytest.fixture(autouse=True)
 def quiet() -> Generator[None, None, None]:
     """What was thrown away after a hang complains when it is collected, here; that is not what is looked at."""
-    with mock.patch("sys.unraisablehook", new=lambda _: None):
+    with mock.patch("sys.unraisablehook", new=ignore):
         yield
         for _ in range(5):  # a coroutine that complains is alive once more
             gc.collect()
