@@ -35,6 +35,7 @@ def strike() -> None:
 @pytest.mark.parametrize("scenario", [invoked, direct])
 def test_an_error_at_any_line_of_the_loop_leaves_nothing_running(scenario: Scenario, seeded_scheduler: int) -> None:
     """Wherever the engine breaks, all that was started has ended and the error comes out."""
+    run(scenario, Account(), Injector(LOOP), seeded_scheduler)  # the first run imports modules
     watched = Injector(LOOP)
     assert leaves(run(scenario, Account(), watched, seeded_scheduler)) == {StopTimeout}
     places = moments(watched.lines, 1)
@@ -43,6 +44,7 @@ def test_an_error_at_any_line_of_the_loop_leaves_nothing_running(scenario: Scena
         injector = Injector(LOOP, at, strike)
         error = run(scenario, account, injector, seeded_scheduler)
         where = f"an error at {injector.struck} (line {at} of the run)"
+        assert injector.struck is not None, where
         assert account.left == [], f"{where}: {account.left} are left running"
         assert BrokenEngineError in leaves(error), f"{where}: {error!r} came out"
         assert leaves(error) <= {BrokenEngineError, StopTimeout}, f"{where}: {error!r} came out"

@@ -32,6 +32,7 @@ def test_ctrl_c_between_any_two_lines_neither_hangs_nor_leaves_a_member(
     scenario: Scenario, times: int, seeded_scheduler: int
 ) -> None:
     """Wherever it comes, the tree ends, all that was started has ended, and the KeyboardInterrupt comes out."""
+    run(scenario, Account(), Injector(in_modules(*ENGINE)), seeded_scheduler)  # the first run imports modules, line by line
     watched = Injector(in_modules(*ENGINE))
     assert leaves(run(scenario, Account(), watched, seeded_scheduler)) == {StopTimeout}
     places = moments(watched.lines, times)

@@ -26,9 +26,20 @@ from grouper.signals import STOP_SIGNALS
 
 from .invariants import BrokenError, check
 from .playing import play
-from .scenarios import Scenario, scenarios
+from .scenarios import TERM, Action, Kind, Leaf, Scenario, Spec, Tree, What, scenarios
 
 SCENARIOS = 250
+
+SURE = (
+    # What is generated depends on which modules are loaded, since Hypothesis takes constants from them. These are always there.
+    Scenario(
+        Tree(Kind.PARALLEL, (Spec(Leaf(life=1.0), role=Role.JOB), Spec(Leaf()))), actions=(Action(3.0, 0, What.SIGNAL, TERM),)
+    ),
+    Scenario(
+        Tree(Kind.ORDERED, (Spec(Leaf()), Spec(Leaf(life=1.0), role=Role.JOB), Spec(Leaf()))),
+        actions=(Action(3.0, 0, What.SIGNAL, TERM),),
+    ),
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +59,7 @@ def pool() -> list[Scenario]:
         found.append(scenario)
 
     collect()
-    return found
+    return [*SURE, *found]
 
 
 Mutation = Callable[[], contextlib.AbstractContextManager[object]]
