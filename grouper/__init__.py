@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .restart import restart_on as restart_on
     from .runner import Proxy as Proxy
     from .runner import Runner as Runner
+    from .runner import RunnerLike as RunnerLike
     from .runner import Startable as Startable
     from .runners.http import HTTPServer as HTTPServer
     from .runners.periodic import Cleanup as Cleanup
@@ -87,6 +88,7 @@ __all__ = [
     "Restarter",
     "Role",
     "Runner",
+    "RunnerLike",
     "Sigmon",
     "Signals",
     "StartEvent",
@@ -122,7 +124,7 @@ _PLACES: Final = {
     "member": ("Member", "Role"),
     "process": ("Process", "State"),
     "restart": ("Restarter", "restart_on"),
-    "runner": ("Proxy", "Runner", "Startable"),
+    "runner": ("Proxy", "Runner", "RunnerLike", "Startable"),
     "runners.http": ("HTTPServer",),
     "runners.periodic": ("Cleanup", "Periodic"),
     "runners.tcp": ("TCPServer",),

@@ -71,9 +71,12 @@ class ErrorTrace(ExceptionGroup[Exception]):
         return "\n".join(lines)
 
     def _named(self) -> Iterator[tuple[str, Exception, float]]:
-        exits = {id(exit.error): exit for exit in self.exits}
+        exits: dict[int, list[Exit]] = {}
+        for each in reversed(self.exits):  # one exception may be that of several members
+            exits.setdefault(id(each.error), []).append(each)
         for error in self.exceptions:
-            exit = exits.get(id(error))
+            named = exits.get(id(error))
+            exit = named.pop() if named else None
             path = exit.path if exit is not None else getattr(error, "path", "")
             yield path.rpartition("/")[2] or type(error).__name__, error, exit.ended_at if exit is not None else float("inf")
 

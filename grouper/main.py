@@ -30,7 +30,7 @@ import trio
 from .events import EntranceEvent, Event, EventRing, EventStream, ExitEvent, build
 from .exit import ErrorTrace
 from .groups.engine import Engine
-from .member import Member
+from .member import Role, as_member
 from .process import Process
 from .runner import RunnerLike, entry_point, require_runner, said
 from .signals import KILL, STOP_SIGNALS, TERMINATE, Signals, signal_name, signal_number
@@ -65,12 +65,19 @@ class Embedded:
         buffer = said(runner, "event_buffer")
         self.signals: Signals = Signals()
         self.engine: RootEngine = RootEngine(self.signals, 64 if buffer is None else buffer)
-        self.process: Process = Process(Member("root", runner), self.engine)
+        member = as_member(("root", runner))
+        if member.role is Role.OPTIONAL:  # there is no group that could go on without it
+            member = attrs.evolve(member, role=Role.SERVICE)
+        self.process: Process = Process(member, self.engine)
         self._attached = attached
+        self._entered = False
         self._body = trio.CancelScope()
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Process:
+        if self._entered:
+            raise RuntimeError("what grouper.invoke() or background() returns is entered once: call it again")
+        self._entered = True
         self._nursery = trio.open_nursery()
         nursery = await self._nursery.__aenter__()
         nursery.start_soon(self._supervise, name="root")
@@ -123,13 +130,18 @@ class Embedded:
             errors.append(raised)
         if error is not None:
             errors = [each for each in errors if each is not error and not isinstance(each, trio.Cancelled)]
-            if errors and not isinstance(error, trio.Cancelled):
+            if errors and not _only_cancelled(error):
                 errors.insert(0, error)
         errors = [each for each in errors if not isinstance(each, trio.Cancelled)] or errors
         if len(errors) == 1:
             raise errors[0]
         if errors:
             raise BaseExceptionGroup("a block and the process beside it failed", errors)
+
+
+def _only_cancelled(error: BaseException) -> bool:
+    inside: tuple[BaseException, ...] = getattr(error, "exceptions", ())
+    return all(map(_only_cancelled, inside)) if inside else isinstance(error, trio.Cancelled)
 
 
 def invoke(runner: RunnerLike) -> AbstractAsyncContextManager[Process]:
@@ -181,6 +193,8 @@ def run(root: RunnerLike, *, forward: Iterable[int] = ()) -> int:
 
 
 def _forwardable(forward: Iterable[int]) -> frozenset[int]:
+    if not isinstance(forward, Iterable):
+        raise TypeError(f"forward={forward!r} is not a list of signals: write [{forward!r}]")
     numbers = frozenset(map(signal_number, forward))
     for number in numbers - frozenset(map(int, signal.valid_signals())):
         raise ValueError(f"{signal_name(number)} cannot be forwarded: this system has no such signal")
@@ -197,6 +211,7 @@ class Program:
     forward: frozenset[int]
     forced: int | None = None
     error: BaseException | None = None
+    taking: trio.CancelScope = attrs.field(factory=trio.CancelScope)
 
     @property
     def stops(self) -> frozenset[int]:
@@ -205,21 +220,24 @@ class Program:
 
     async def main(self) -> None:
         """Run the root with its signals taken and its life told, and keep what it raised: a nursery would wrap it."""
-        async with trio.open_nursery() as nursery:
+        process = self.embedded.process
+        stream = EventStream(self.embedded.engine.ring, build, lambda: process.ended_at is not None)
+        async with stream, trio.open_nursery() as nursery:
             try:
-                taking = await nursery.start(self._take_signals)
-                nursery.start_soon(self._narrate)
-                async with self.embedded as process:
+                await nursery.start(self._take_signals)
+                nursery.start_soon(_narrate, stream)
+                async with self.embedded:
                     await process.wait()
-                taking.cancel("the program has ended")
             except BaseException as error:
                 self.error = error
-                nursery.cancel_scope.cancel("the program has ended")
+            self.taking.cancel("the program has ended")
+            if process.ended_at is None:  # it was interrupted before it began: nothing more will be told
+                nursery.cancel_scope.cancel("the program has not begun")
 
-    async def _take_signals(self, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+    async def _take_signals(self, *, task_status: trio.TaskStatus[None]) -> None:
         signals = self.embedded.signals
-        with trio.CancelScope() as scope, trio.open_signal_receiver(*self.stops, *self.forward) as received:
-            task_status.started(scope)
+        with self.taking, trio.open_signal_receiver(*self.stops, *self.forward) as received:
+            task_status.started()
             async for number in received:
                 if number in STOP_SIGNALS and signals.received is not None:
                     self.forced = number
@@ -232,12 +250,10 @@ class Program:
             logger.warning("received %s while stopping: what is left is killed", signal_name(self.forced))
             self.embedded.engine.abort()
 
-    async def _narrate(self) -> None:
-        process = self.embedded.process
-        stream = EventStream(self.embedded.engine.ring, build, lambda: process.ended_at is not None)
-        async with stream:
-            async for event in stream:
-                _log(event)
+
+async def _narrate(stream: EventStream[Process, Event]) -> None:
+    async for event in stream:
+        _log(event)
 
 
 def _log(event: Event) -> None:
@@ -277,6 +293,7 @@ class Sigmon:
                     await entry_point(self.runner)(inner, task_status=task_status)
                 except BaseException as caught:
                     error = caught
+                nursery.cancel_scope.shield = True  # so that a Cancelled in `_relay` is this nursery's own, and wraps nothing
                 nursery.cancel_scope.cancel("the runner has exited")
         if error is not None:
             raise error

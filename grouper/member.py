@@ -33,7 +33,7 @@ class Role(enum.Enum):
 
 
 def _names(after: str | Iterable[str]) -> tuple[str, ...]:
-    return (after,) if isinstance(after, str) else tuple(after)
+    return tuple(after) if isinstance(after, Iterable) and not isinstance(after, str) else (after,)
 
 
 @attrs.frozen(eq=False)
@@ -65,8 +65,13 @@ class Member:
         require_runner(self.runner, who)
         if not isinstance(self.role, Role):
             raise TypeError(f"{who}: role={self.role!r} is not one of Role.SERVICE, Role.JOB, Role.OPTIONAL")
+        for before in self.after:
+            if not isinstance(before, str):
+                raise TypeError(f"{who}: after={self.after!r} has something that is not the name of a member")
         if self.grace is not None:
             require_seconds(self.grace, f"{who}: grace")
+        elif (wanted := said(self.runner, "grace")) is not None:
+            require_seconds(wanted, f"{who}: its runner's attribute `grace`")
         require_seconds(self.ready_within, f"{who}: ready_within")
         if self.ready_within == 0:
             raise ValueError(f"{who}: ready_within=0 gives it no time to become ready: use a positive number or math.inf")

@@ -63,12 +63,14 @@ class Restarter:
 
     async def run(self, signals: Signals, /, *, task_status: trio.TaskStatus[Any]) -> None:
         """Run until `load` returns None or a stop signal was received. Raises: the last runner's error."""
+        if signals.received is not None:
+            return
         runner = self.runner
         status = FirstReady(task_status)
         while True:
             error: Exception | None = None
             status.renew()
-            with signals._relayed(returning=True) as inner:
+            with signals._relayed() as inner:
                 try:
                     await entry_point(runner)(inner, task_status=status)
                 except Exception as caught:
@@ -77,7 +79,7 @@ class Restarter:
             if signals.received is None:
                 with signals.cancelling():
                     await trio.lowlevel.checkpoint()
-                    following = await self.load(runner, error)
+                    following = await self._load(runner, error)
             if following is None or signals.received is not None:
                 if error is not None:
                     raise error
@@ -85,12 +87,23 @@ class Restarter:
             require_runner(following, "Restarter: what load returned")
             runner = following
 
+    async def _load(self, runner: RunnerLike, error: Exception | None) -> RunnerLike | None:
+        try:
+            return await self.load(runner, error)
+        except Exception as failed:
+            raise failed from error
+
 
 def restart_on(runner: RunnerLike, *classes: type[Exception], delay: float = 1.0) -> Restarter:
     """A Restarter that runs the same runner again, `delay` seconds after it failed with one of the classes.
 
-    An exception group counts if any exception in it does, so the trace of a group does. Anything else ends it.
+    An exception group counts if any exception in it does, so the trace of a group does. Anything else ends it. Raises: TypeError,
+    ValueError for what are no classes of exceptions or no seconds.
     """
+    if not classes or not all(isinstance(each, type) and issubclass(each, Exception) for each in classes):
+        raise TypeError(f"restart_on: {classes!r} are not classes of exceptions: restart_on(runner, OSError) is how it is meant")
+    if isinstance(delay, bool) or not isinstance(delay, int | float) or not delay >= 0:
+        raise ValueError(f"restart_on: delay={delay!r} is not 0 or more seconds")
 
     async def load(runner: RunnerLike, error: Exception | None) -> RunnerLike | None:
         if error is None or not _is_any(error, classes):

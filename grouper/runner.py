@@ -40,7 +40,10 @@ RunnerLike: TypeAlias = Runner | RunFunction
 _checked: Final[tuple[WeakSet[Any], WeakSet[Any]]] = (WeakSet(), WeakSet())
 """What was checked: plain functions and other callables, and the functions of bound methods."""
 
-FIX = "a runner has `async def run(self, signals, /, *, task_status)`, or is an async function `(signals, *, task_status)`"
+MOST_WRAPPERS: Final = 10_000
+"""How deep a tower of wrappers is looked into: one could stand on itself."""
+
+FIX: Final = "a runner has `async def run(self, signals, /, *, task_status)`, or is an async function `(signals, *, task_status)`"
 
 
 def entry_point(runner: RunnerLike) -> RunFunction:
@@ -94,13 +97,14 @@ def said(runner: object, name: str) -> Any:
 
     The names: `grace` (seconds it wants between signal and kill), `role`, `event_buffer`. A wrapper has its runner as `runner`.
     """
-    while True:
+    for _ in range(MOST_WRAPPERS):
         value = getattr(runner, name, None)
         if value is not None:
             return value
         runner = getattr(runner, "runner", None)
         if runner is None:
-            return None
+            break
+    return None
 
 
 @attrs.frozen(eq=False, init=False)
@@ -152,6 +156,10 @@ class Proxy:
 
     def __attrs_post_init__(self) -> None:
         require_runner(self.runner, "Proxy")
+        if not isinstance(self.extra, Signals):
+            raise TypeError(
+                f"Proxy: extra={self.extra!r} is not the Signals that are sent to from elsewhere: Proxy(Signals(), runner)"
+            )
 
     async def run(self, signals: Signals, /, *, task_status: trio.TaskStatus[Any]) -> None:
         """Run the runner on both."""

@@ -210,34 +210,32 @@ class Signals:
     @contextlib.contextmanager
     @trio.lowlevel.enable_ki_protection
     def _forwarded(self, inner: Signals) -> Generator[None]:
-        """Send to `inner` all that these get, in order, for the time of the block."""
+        """Send to `inner` all that these get, in order, for the time of the block; what it did not read comes back."""
+        sent: set[int] = set()
 
         @trio.lowlevel.enable_ki_protection
         def forward(number: int) -> None:
             self._taken(number)
+            sent.add(number)
             inner.send(number)
 
-        if inner._received is None:
-            inner._received = self._received
         self._attach(forward)
         try:
             yield
         finally:
-            self._detach()
+            pending = inner._pending or ()
+            inner._pending = deque(number for number in pending if number not in sent)
+            self._detach(number for number in pending if number in sent)
 
     @contextlib.contextmanager
     @trio.lowlevel.enable_ki_protection
-    def _relayed(self, *, returning: bool = False) -> Generator[Signals]:
+    def _relayed(self) -> Generator[Signals]:
         """Give new Signals that get all that these get: what a wrapper hands to the runner it wraps.
 
-        They have the same owner, by which a group finds its place in the tree. What the runner did not read ends with it, unless
-        it is `returning`.
+        They have the same owner, by which a group finds its place in the tree.
         """
         inner = Signals()
         inner._owner = self._owner
-        try:
-            with self._forwarded(inner):
-                yield inner
-        finally:
-            for number in (inner._pending or ()) if returning else ():
-                self.send(number)
+        inner._received = self._received
+        with self._forwarded(inner):
+            yield inner

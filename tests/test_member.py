@@ -190,7 +190,7 @@ GRACES: dict[str, tuple[Member, float]] = {
     "the runner's": (Member("a", Patient()), 30.0),
     "the member's before the runner's": (Member("a", Patient(), grace=1), 1),
     "0 is not none": (Member("a", Patient(), grace=0), 0),
-    "of what a wrapper runs": (Member("a", restart_on(Patient())), 30.0),
+    "of what a wrapper runs": (Member("a", restart_on(Patient(), OSError)), 30.0),
     "of a member as a runner": (Member("a", Member("b", service, grace=2)), 2),
     "of a group": (Member("a", Ordered([])), math.inf),
     "of a dynamic group": (Member("a", Dynamic()), math.inf),

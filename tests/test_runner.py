@@ -173,7 +173,7 @@ class Patient(Service):
 
 def test_wrapper_passes_on_what_its_runner_says() -> None:
     """The innermost runner's grace holds for all that wrap it."""
-    runner = Proxy(Signals(), grouper.restart_on(Proxy(Signals(), Patient())))
+    runner = Proxy(Signals(), grouper.restart_on(Proxy(Signals(), Patient()), OSError))
     assert said(runner, "grace") == 30.0
     assert grace_of(grouper.Member("web", runner)) == 30.0
 

@@ -402,7 +402,7 @@ async def test_relayed_signals_know_of_a_stop_signal_that_was_taken_before() -> 
     signals = Signals()
     signals.send(TERMINATE)
     await taken(signals, 1)
-    with signals._relayed(returning=True) as inner:
+    with signals._relayed() as inner:
         assert inner.received == TERMINATE
         assert await nothing_pending(inner)
 
@@ -410,7 +410,7 @@ async def test_relayed_signals_know_of_a_stop_signal_that_was_taken_before() -> 
 async def test_what_the_wrapped_runner_did_not_read_comes_back() -> None:
     """Unread signals are pending in the outer ones after the block, for the next runner."""
     signals = Signals()
-    with signals._relayed(returning=True) as inner:
+    with signals._relayed() as inner:
         for number in (HUP, USR1, TERMINATE):
             signals.send(number)
         await taken(inner, 1)

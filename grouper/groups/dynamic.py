@@ -109,7 +109,7 @@ class Client:
     def __init__(self, event_buffer: int) -> None:
         self._event_buffer = event_buffer
         self._run: DynamicRun | None = None
-        self._ran = False
+        self._ran = self._close_next = False
         self._turns: deque[Turn] = deque()
         self._open()
 
@@ -123,8 +123,8 @@ class Client:
         """Start a member and return its process, which was started but need not be ready.
 
         Waits while the group is full or does not run yet; those who wait have their turn in order. A cancellation while waiting
-        gives up the turn; nothing was started then. Raises: GroupClosed; DuplicateNames; TypeError or ValueError for what is no
-        member of this kind of group.
+        gives up the turn; nothing was started then. Raises: GroupClosed, also between two runs; DuplicateNames; TypeError or
+        ValueError for what is no member of this kind of group.
         """
         member = _checked(member)
         if self._room() and not self._turns:
@@ -179,11 +179,12 @@ class Client:
     def close(self) -> None:
         """Take no more members; the group ends when those it has have exited. A second time it does nothing.
 
-        Before the group runs, it makes the next run end at once.
+        Before the group runs, and between two runs, it makes the next run end at once.
         """
         if self._run is not None:
             self._run.close()
         else:
+            self._close_next = True
             self._shut()
 
     def _shut(self) -> None:
@@ -229,7 +230,7 @@ class Client:
     def _all_entered(self) -> bool:
         if not self._closed.is_set():
             return False
-        return self._run is None or all(process.ready_at is not None for process in self._run.running.values())
+        return self._run is None or not self._run.starting
 
 
 def _checked(given: Member | tuple[str, RunnerLike]) -> Member:
@@ -270,6 +271,7 @@ class DynamicRun(Engine):
         self.failed: MutableSequence[Process] = deque(maxlen=kept)
         self._exits = self._failures = 0
         self._removed: set[Process] = set()
+        self.starting: int = 0
 
     @property
     def children(self) -> Sequence[Process]:
@@ -280,8 +282,9 @@ class DynamicRun(Engine):
         """Let in those who wait, from now on into the group's own context."""
         self.spawn_with(functools.partial(contextvars.copy_context().run, self.spawn))
         client = self.client
-        if client._ran:
+        if client._ran and not client._close_next:
             client._open()
+        client._close_next = False
         client._run = self
         super().begin()
         client._serve()
@@ -301,9 +304,11 @@ class DynamicRun(Engine):
         process = Process(member, self)
         self.look_at_clock()
         self.await_more(1)
+        self.starting += 1
         try:
             self.start(process)
         except BaseException:  # it has no task: spawning that is the last thing done
+            self.starting -= 1
             self.running.pop(member.name, None)
             raise
         return process
@@ -330,12 +335,14 @@ class DynamicRun(Engine):
 
     def entered(self, process: Process) -> None:
         """Tell also the client's listeners."""
+        self.starting -= 1
         super().entered(process)
         self.client._entered.publish(EntranceEvent, self.now, process)
 
     def record(self, process: Process) -> After:
         """Tell also the client's listeners."""
         after = super().record(process)
+        self.starting -= process.ready_at is None
         self._exits += 1
         self._failures += after.raised
         self._removed.discard(process)
@@ -357,12 +364,14 @@ class DynamicRun(Engine):
 
     def settle(self) -> None:
         """Leave the client without a run."""
-        super().settle()
         client = self.client
-        if client._run is self:
-            client._run = None
-            client._ran = True
-            client._shut()
+        try:
+            super().settle()
+        finally:
+            if client._run is self:
+                client._run = None
+                client._ran = True
+                client._shut()
 
 
 def _nothing() -> None:

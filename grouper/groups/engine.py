@@ -91,8 +91,10 @@ class Engine(Walks):
         except BaseExceptionGroup as group:  # a KeyboardInterrupt that came while the nursery closed
             self._inbox.interrupts.extend(group.exceptions)
         finally:
-            self.settle()
-            self.signals._detach(item for item in self._inbox.take() if isinstance(item, int))
+            try:
+                self.settle()
+            finally:
+                self.signals._detach(item for item in self._inbox.take() if isinstance(item, int))
 
     def begin(self) -> None:
         """Start those that are after nobody; nobody at all if the group was told to stop already."""
@@ -134,13 +136,14 @@ class Engine(Walks):
     def settle(self) -> None:
         """Once all tasks have ended: leave no process without its end, and nobody waiting for it."""
         self.begin_stop()
-        for process in list(self.running.values()):
+        for process in list(self.running.values()):  # none, unless an error left the loop
             self.record(process)
         for process in self.processes if len(self.exited) < len(self.processes) else ():
             if process.state is State.WAITING:
                 process.state = State.EXITED
                 process.ended_at = self.now
                 process._tell_waiters()
+        self.ring.wake()
 
     def conclude(self) -> None:
         """Raise what the group raises once it has ended."""

@@ -20,7 +20,8 @@ __all__ = ["Graph", "Ordered", "Parallel", "QueueOrdered"]
 def require_policy(group: object, termination_signal: int | None, cancel_grace: float, event_buffer: int) -> None:
     """Check what all groups take. Raises: TypeError or ValueError that names the group and the fix."""
     who = type(group).__name__
-    if termination_signal is not None and termination_signal not in STOP_SIGNALS:
+    known = termination_signal is None or (isinstance(termination_signal, int) and termination_signal in STOP_SIGNALS)
+    if not known:
         given = signal_name(termination_signal) if isinstance(termination_signal, int) else repr(termination_signal)
         raise ValueError(
             f"{who}: termination_signal={given} does not stop a member: use SIGTERM, SIGINT or SIGQUIT, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -40,6 +41,7 @@ def judge(process: Process, *, stopping: bool) -> BaseException | None:
     """
     error = process._error
     if error is not None and not isinstance(error, Exception):
+        error.__cause__ = error.__cause__ or process._failure
         return error
     if process._failure is not None:
         process._failure.__cause__ = error
@@ -52,8 +54,13 @@ def judge(process: Process, *, stopping: bool) -> BaseException | None:
             f"{process.title} returned before it was ready: call `task_status.started()`, or give it Role.JOB if it is to return"
         )
     if not isinstance(error, ErrorTrace):
-        error.add_note(f"in {process.title}")
+        _note(error, f"in {process.title}")
     return error
+
+
+def _note(error: Exception, text: str) -> None:
+    with contextlib.suppress(Exception):  # a frozen exception takes no notes; the exit names the member anyway
+        error.add_note(text)
 
 
 def trace(headline: str, path: str, failed: Iterable[Process], exited: Sequence[Process]) -> ErrorTrace:

@@ -159,7 +159,9 @@ class Walks:
         """Act on a process that is late: to become ready, to stop, or to end although it was killed."""
         member = process.member
         if process._killed:
-            if not process.children:  # else the group inside names the one of its members that does not end
+            if all(
+                child.state is State.EXITED for child in process.children
+            ):  # else the group inside names the one that does not end
                 logger.warning("%s ignores its kill; it sits at\n%s", process.title, process._where())
             self.expect(process, REMIND)
         elif process.state is State.STOPPING:
