@@ -24,6 +24,7 @@ import trio.testing
 
 import grouper
 from grouper import Dynamic, Ordered, Signals
+from grouper.signals import TERMINATE
 
 from . import by_hand, ours
 
@@ -76,54 +77,32 @@ def memory(quick: bool) -> None:
     """What a running member holds."""
     n = 1_000 if quick else 10_000
 
-    async def held(up: Callable[[Callable[[], None]], Awaitable[None]]) -> float:
-        before = after = 0
+    async def held(run: Callable[[Callable[[], Awaitable[None]]], Awaitable[None]]) -> float:
+        after = 0
 
-        def measure() -> None:
+        async def measure() -> None:
             nonlocal after
+            await trio.testing.wait_all_tasks_blocked()
             gc.collect()
             after = tracemalloc.get_traced_memory()[0]
 
         gc.collect()
         tracemalloc.start()
         before = tracemalloc.get_traced_memory()[0]
-        await up(measure)
+        await run(measure)
         tracemalloc.stop()
         return (after - before) / n
 
-    async def hand(measure: Callable[[], None]) -> None:
-        stop = [trio.Event() for _ in range(n)]
-        missing = n
-        ready = trio.Event()
-
-        async def task(wake: trio.Event) -> None:
-            nonlocal missing
-            with trio.CancelScope(shield=True):
-                missing -= 1
-                if not missing:
-                    ready.set()
-                await wake.wait()
-
-        async with trio.open_nursery() as nursery:
-            for wake in stop:
-                nursery.start_soon(task, wake)
-            await ready.wait()
-            await trio.testing.wait_all_tasks_blocked()
-            measure()
-            for wake in stop:
-                wake.set()
-
     group = ours.parallel(n)
 
-    async def grouped(measure: Callable[[], None]) -> None:
+    async def grouped(measure: Callable[[], Awaitable[None]]) -> None:
         signals = Signals()
         async with trio.open_nursery() as nursery:
             await nursery.start(group.run, signals)
-            await trio.testing.wait_all_tasks_blocked()
-            measure()
-            signals.send(15)
+            await measure()
+            signals.send(TERMINATE)
 
-    by_hand_bytes = trio.run(held, hand)
+    by_hand_bytes = trio.run(held, functools.partial(by_hand.parallel, n))
     grouped_bytes = trio.run(held, grouped)
     show(
         f"memory per running member, over the {by_hand_bytes:.0f} bytes of a task by hand",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import trio
 
 
-async def parallel(n: int) -> None:
-    """N tasks, each under a shield of its own, ready by a counter, woken by an Event each, in reverse."""
+async def parallel(n: int, up: Callable[[], Awaitable[None]] | None = None) -> None:
+    """N tasks, each under a shield of its own, ready by a counter, woken by an Event each, in reverse; `up` is awaited between."""
     wakes = [trio.Event() for _ in range(n)]
     missing = n
     ready = trio.Event()
@@ -23,6 +25,8 @@ async def parallel(n: int) -> None:
         for wake in wakes:
             nursery.start_soon(task, wake)
         await ready.wait()
+        if up is not None:
+            await up()
         for wake in reversed(wakes):
             wake.set()
 
