@@ -31,6 +31,8 @@ class Role(enum.Enum):
     JOB = "job"
     OPTIONAL = "optional"
 
+    __hash__ = object.__hash__  # an Enum's own is written in Python, and the table is looked at for each exit
+
 
 def _names(after: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(after) if isinstance(after, Iterable) and not isinstance(after, str) else (after,)
@@ -55,6 +57,7 @@ class Member:
     role: Role = attrs.field(default=Role.SERVICE, kw_only=True)
     grace: float | None = attrs.field(default=None, kw_only=True)
     ready_within: float = attrs.field(default=math.inf, kw_only=True)
+    _grace: float = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -70,8 +73,13 @@ class Member:
                 raise TypeError(f"{who}: after={self.after!r} has something that is not the name of a member")
         if self.grace is not None:
             require_seconds(self.grace, f"{who}: grace")
-        elif (wanted := said(self.runner, "grace")) is not None:
-            require_seconds(wanted, f"{who}: its runner's attribute `grace`")
+            grace = self.grace
+        else:
+            grace = said(self.runner, "grace")
+            if grace is None:
+                grace = GRACE
+            require_seconds(grace, f"{who}: its runner's attribute `grace`")
+        object.__setattr__(self, "_grace", grace)
         require_seconds(self.ready_within, f"{who}: ready_within")
         if self.ready_within == 0:
             raise ValueError(f"{who}: ready_within=0 gives it no time to become ready: use a positive number or math.inf")
@@ -93,10 +101,7 @@ Not `Iterable`: a dict is one too, and a type checker could not tell which of th
 
 def grace_of(member: Member) -> float:
     """The seconds between stop signal and kill that hold for the member."""
-    if member.grace is not None:
-        return member.grace
-    wanted: float | None = said(member.runner, "grace")
-    return GRACE if wanted is None else wanted
+    return member._grace
 
 
 def require_seconds(seconds: float, what: str) -> None:

@@ -65,12 +65,9 @@ class Host(Protocol):
         """The group's processes, in start order."""
         ...
 
-    def report_ready(self, process: Process, /) -> None:
-        """Be told that a process is ready."""
-        ...
-
-    def report_end(self, process: Process, /) -> None:
-        """Be told that a process has ended."""
+    @property
+    def post(self) -> Callable[[Process], None]:
+        """Where a process reports, first that it is ready (but a job), then that it has ended."""
         ...
 
     def kill_by_hand(self, process: Process, reason: str | None, /) -> None:
@@ -258,7 +255,7 @@ class Process(Node):
             return
         self.value = value
         if self.member.role is not Role.JOB:
-            self._host.report_ready(self)
+            self._host.post(self)
         self._said_ready = True
 
     @trio.lowlevel.enable_ki_protection
@@ -281,7 +278,7 @@ class Process(Node):
                 awaitable.close()  # Ctrl-C can come before its first line
         self._over = True
         self._task = None
-        self._host.report_end(self)
+        self._host.post(self)
 
     def _explained(self, error: Exception, awaitable: object) -> Exception:
         if not isinstance(error, TypeError) or awaitable is _NOT_CALLED or inspect.isawaitable(awaitable):

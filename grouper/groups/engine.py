@@ -14,7 +14,6 @@ loop, be it an error in this very file: `_end` kills, with no await in between, 
 from __future__ import annotations
 
 from collections.abc import Callable, MutableSequence, Sequence
-from functools import partial
 from math import inf
 from typing import Any
 
@@ -114,7 +113,9 @@ class Engine(Walks):
             if batch:
                 self.look_at_clock()
                 for item in batch:
-                    if isinstance(item, int):
+                    if isinstance(item, Process):
+                        self._look_at(item)
+                    elif isinstance(item, int):
                         self._signalled(item)
                     else:
                         item()
@@ -166,17 +167,10 @@ class Engine(Walks):
         """The headline of the trace."""
         return f"{len(self.failed)} of {len(self.exited)} members failed"
 
-    @trio.lowlevel.enable_ki_protection
-    def report_ready(self, process: Process) -> None:
-        """Be told that a process is ready."""
-        self.post(partial(self._look_at_ready, process))
-
-    @trio.lowlevel.enable_ki_protection
-    def report_end(self, process: Process) -> None:
-        """Be told that a process has ended."""
-        self.post(partial(self.ended, process))
-
-    def _look_at_ready(self, process: Process) -> None:
+    def _look_at(self, process: Process) -> None:
+        if process.ready_at is not None or not process._said_ready or process.member.role is Role.JOB:
+            self.ended(process)
+            return
         self.entered(process)
         if process.state is State.STARTING and not process._over:  # exit beats ready: the report of its end is on its way
             process.state = State.READY
@@ -209,7 +203,7 @@ class Engine(Walks):
             self._stop_once(self.termination_signal)
         elif after.satisfies and not process._satisfied:
             self._satisfied(process)
-        if not process._blockers:
+        if process._frees and not process._blockers:
             self.done(process)
 
     def propagates(self, process: Process) -> bool:

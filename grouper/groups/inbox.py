@@ -15,10 +15,12 @@ from typing import TypeAlias
 
 import trio
 
+from ..process import Process
+
 __all__ = ["Inbox", "Item"]
 
-Item: TypeAlias = int | Callable[[], None]
-"""What an inbox holds: a signal, or a step to take."""
+Item: TypeAlias = Process | int | Callable[[], None]
+"""What an inbox holds: a process to look at, a signal, or a step to take. The first are the many: nothing is made for them."""
 
 
 class Inbox:
