@@ -26,12 +26,16 @@ from grouper.signals import STOP_SIGNALS
 
 from .invariants import BrokenError, check
 from .playing import play
-from .scenarios import TERM, Action, Kind, Leaf, Scenario, Spec, Tree, What, scenarios
+from .scenarios import INT, TERM, Action, Kind, Leaf, Scenario, Spec, Tree, What, scenarios
 
 SCENARIOS = 250
 
+# What is generated depends on which modules are loaded, since Hypothesis takes constants from them. These are always there.
 SURE = (
-    # What is generated depends on which modules are loaded, since Hypothesis takes constants from them. These are always there.
+    Scenario(
+        Tree(Kind.ORDERED, (Spec(Leaf(stop_delay=2.0)), Spec(Leaf(stop_delay=2.0)))),
+        actions=(Action(3.0, 0, What.SIGNAL, INT), Action(3.0, 0, What.SIGNAL, TERM)),
+    ),
     Scenario(
         Tree(Kind.PARALLEL, (Spec(Leaf(life=1.0), role=Role.JOB), Spec(Leaf()))), actions=(Action(3.0, 0, What.SIGNAL, TERM),)
     ),
