@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import logging
 import signal
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -304,3 +305,22 @@ async def test_one_exception_raised_by_two_members_is_told_for_both() -> None:
             await trio.sleep_forever()
     lines = {line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:]}
     assert lines == {"a", "b"}
+
+
+BAD: dict[str, tuple[Callable[[], object], str]] = {
+    "after nothing": (lambda: Member("a", idle, after=None), "member 'a': after="),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # bad on purpose
+    "after a number": (lambda: Member("a", idle, after=(1,)), "member 'a': after="),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # as above
+    "a list for a signal": (lambda: Ordered([("a", idle)], termination_signal=[]), "Ordered: termination_signal="),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # as above
+    "extra that is no signals": (lambda: Proxy(5, idle), "Proxy: extra=5"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # as above
+    "restart on nothing": (lambda: grouper.restart_on(idle), "restart_on"),
+    "restart on an instance": (lambda: grouper.restart_on(idle, OSError()), "restart_on"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # as above
+    "restart in the past": (lambda: grouper.restart_on(idle, OSError, delay=-1), "restart_on: delay=-1"),
+    "a signal for signals": (lambda: grouper.run(idle, forward=9), "forward=9"),  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # as above
+}
+
+
+@pytest.mark.parametrize(("make", "text"), BAD.values(), ids=BAD)
+def test_bad_input_is_refused_by_name(make: Callable[[], object], text: str) -> None:
+    """At construction, with an error that says what was wrong."""
+    with pytest.raises((TypeError, ValueError), match=text):
+        make()
