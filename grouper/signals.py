@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
@@ -65,7 +64,7 @@ class Signals:
     read: by iterating, or by handing the whole object on to a group, which then reads it.
     """
 
-    _pending: deque[int] | None
+    _pending: list[int] | None
     _queued: set[int] | None
     _received: int | None
     _sink: Sink | None
@@ -109,7 +108,7 @@ class Signals:
             self._sink(number)
             return
         if self._pending is None:
-            self._pending = deque()
+            self._pending = []
         self._pending.append(number)
         self._wake()
 
@@ -121,7 +120,7 @@ class Signals:
         """Take the next signal. A cancellation while waiting takes nothing."""
         await self.wait()
         assert self._pending is not None
-        number = self._pending.popleft()
+        number = self._pending.pop(0)
         self._taken(number)
         return number
 
@@ -202,7 +201,7 @@ class Signals:
             if number not in _ENDS:
                 self._queued = (self._queued or set()) | {number}
             if self._pending is None:
-                self._pending = deque()
+                self._pending = []
             self._pending.append(number)
         if self._pending:
             self._wake()
@@ -224,7 +223,7 @@ class Signals:
             yield
         finally:
             pending = inner._pending or ()
-            inner._pending = deque(number for number in pending if number not in sent)
+            inner._pending = [number for number in pending if number not in sent]
             self._detach(number for number in pending if number in sent)
 
     @contextlib.contextmanager

@@ -25,7 +25,8 @@ class Deadlines:
 
     def __init__(self, ring: Callable[[], None]) -> None:
         self._ring = ring
-        self._heap: list[tuple[float, int, Process | None]] = []
+        self._heap: list[tuple[float, int, list[Process | None]]] = []
+        self._last: tuple[float, list[Process | None]] = (inf, [])
         self._prune_at = 64
         self._tickets = itertools.count()
         self._alarm: trio.CancelScope | None = None
@@ -37,11 +38,13 @@ class Deadlines:
             process._deadline = when
         if when == inf:
             return
+        if when == self._last[0]:  # those who are told together share an entry
+            self._last[1].append(process)
+            return
         if len(self._heap) > self._prune_at:
-            self._heap = [entry for entry in self._heap if entry[2] is None or entry[0] == entry[2]._deadline]
-            heapify(self._heap)
-            self._prune_at = 2 * len(self._heap) + 64
-        heappush(self._heap, (when, next(self._tickets), process))
+            self._prune()
+        self._last = (when, [process])
+        heappush(self._heap, (when, next(self._tickets), self._last[1]))
         if self._alarm is None:
             self._alarm = trio.CancelScope(deadline=when)
             spawn(self._wait, name="deadlines")
@@ -51,11 +54,25 @@ class Deadlines:
     def expired(self, now: float) -> Iterator[Process | None]:
         """Those whose time has come, and set the alarm for the next. More may be expected meanwhile."""
         while self._heap and self._heap[0][0] <= now:
-            when, _, process = heappop(self._heap)
-            if process is None or (when == process._deadline and not process._over):
-                yield process
+            when, _, processes = heappop(self._heap)
+            if when == self._last[0]:
+                self._last = (inf, [])
+            for process in processes:
+                if process is None or (when == process._deadline and not process._over):
+                    yield process
         if self._heap and self._alarm is not None:
             self._alarm.deadline = self._heap[0][0]
+
+    def _prune(self) -> None:
+        """Forget the entries of which nothing is expected any more, so that the heap is as large as the group, not as its past."""
+        last = self._last[1]
+        self._heap = [
+            entry
+            for entry in self._heap
+            if entry[2] is last or any(process is None or process._deadline == entry[0] for process in entry[2])
+        ]
+        heapify(self._heap)
+        self._prune_at = 2 * len(self._heap) + 64
 
     def end(self) -> None:
         """End the timer task."""
