@@ -31,8 +31,6 @@ class Role(enum.Enum):
     JOB = "job"
     OPTIONAL = "optional"
 
-    __hash__ = object.__hash__  # an Enum's own is written in Python, and the table is looked at for each exit
-
 
 def _names(after: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(after) if isinstance(after, Iterable) and not isinstance(after, str) else (after,)
