@@ -889,7 +889,7 @@ async def test_the_key_may_be_in_the_file_of_the_certificate(certificate: str) -
 
 
 async def test_plain_http_on_the_tls_port_is_answered_with_400(certificate: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The connection is closed without a response, and it is no error of the server."""
+    """In plain HTTP; the connection is closed then, and it is no error of the server."""
     caplog.set_level(logging.INFO, "grouper")
     async with running(HTTPServer(hello, HERE, certfile=certificate)) as process:
         async with connect(process, get("/")) as stream:
