@@ -10,12 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from .backoff import Backoff as Backoff
     from .errors import CycleError as CycleError
     from .errors import DuplicateNames as DuplicateNames
     from .errors import ExitedBeforeReady as ExitedBeforeReady
     from .errors import GraphError as GraphError
     from .errors import GroupClosed as GroupClosed
     from .errors import MemberKilled as MemberKilled
+    from .errors import NotReady as NotReady
     from .errors import ReadyTimeout as ReadyTimeout
     from .errors import StopTimeout as StopTimeout
     from .errors import UnknownDependency as UnknownDependency
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Backoff",
     "Cleanup",
     "Client",
     "CycleError",
@@ -78,6 +81,7 @@ __all__ = [
     "MemberEntrance",
     "MemberExit",
     "MemberKilled",
+    "NotReady",
     "Ordered",
     "Parallel",
     "Periodic",
@@ -105,6 +109,7 @@ __all__ = [
 ]
 
 _PLACES: Final = {
+    "backoff": ("Backoff",),
     "errors": (
         "CycleError",
         "DuplicateNames",
@@ -112,6 +117,7 @@ _PLACES: Final = {
         "GraphError",
         "GroupClosed",
         "MemberKilled",
+        "NotReady",
         "ReadyTimeout",
         "StopTimeout",
         "UnknownDependency",

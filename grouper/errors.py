@@ -15,6 +15,7 @@ __all__ = [
     "GraphError",
     "GroupClosed",
     "MemberKilled",
+    "NotReady",
     "ReadyTimeout",
     "StopTimeout",
     "UnknownDependency",
@@ -62,6 +63,13 @@ class CycleError(GraphError):
 
 class ExitedBeforeReady(Exception):  # noqa: N818 (decided)
     """A service ended, without an error of its own, before it had called `task_status.started()`."""
+
+
+class NotReady(Exception):  # noqa: N818 (the outcome is no error of the check or the job that says so)
+    """Not yet: what a check, or the body of a job, raises where it has not failed but what it waits for is not there.
+
+    A member's `ready_when` is asked again; a job with a `retry` is tried again, and one without ends NOT_READY.
+    """
 
 
 class ReadyTimeout(Exception):  # noqa: N818 (decided)
