@@ -24,7 +24,8 @@ class Backoff:
 
     Each delay is made shorter at random by up to `jitter` of itself (0 to 1), so that those who failed together do not come back
     together. What is tried is tried without end, unless `attempts` (all tries, the first included) or `timeout` (seconds after the
-    beginning of the first, after which none begins) say otherwise. `on` are the exceptions after which to try again, beside `NotReady`.
+    beginning of the first, after which none begins) say otherwise. `on` are the exceptions after which to try again, beside
+    `NotReady`.
 
     Raises: TypeError or ValueError that names the argument and the fix.
     """

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 __all__ = [
     "CycleError",
@@ -22,43 +22,57 @@ __all__ = [
 ]
 
 
+def _again(kind: type[GraphError], what: tuple[Any, ...], args: tuple[object, ...], state: dict[str, Any]) -> GraphError:
+    error = kind(*what)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+_WHOLE: Final = {"member": "group", "job": "graph"}
+"""What the things that messages call a `kind` are part of."""
+
+
 class GraphError(ValueError):
-    """The members of a group do not make a graph. Nothing was started."""
+    """The members of a group, or the jobs of a run, do not make a graph. Nothing was started."""
 
     _what: tuple[object, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), self._what or self.args, self.__dict__)
+        return (_again, (type(self), self._what or self.args, self.args, self.__dict__))
 
 
 class DuplicateNames(GraphError):  # noqa: N818 (the name is decided: it is what ifrit calls it)
     """Names that more than one member has, each once, in the order in which they first appear."""
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], kind: str = "member") -> None:
         self.names: tuple[str, ...] = tuple(names)
-        self._what = (self.names,)
+        self._what = (self.names, kind)
         listed = ", ".join(map(repr, self.names))
-        super().__init__(f"more than one member is called {listed}: names are unique in a group")
+        super().__init__(f"more than one {kind} is called {listed}: names are unique in a {_WHOLE.get(kind, 'group')}")
 
 
 class UnknownDependency(GraphError):  # noqa: N818 (named like DuplicateNames, beside which it is told)
     """Members that are `after` a name that nobody has, as pairs (member, unknown name)."""
 
-    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, pairs: Iterable[tuple[str, str]], kind: str = "member") -> None:
         self.pairs: tuple[tuple[str, str], ...] = tuple(pairs)
-        self._what = (self.pairs,)
+        self._what = (self.pairs, kind)
         listed = ", ".join(f"{member!r} is after {unknown!r}" for member, unknown in self.pairs)
-        super().__init__(f"{listed}, which no member of the group is called: correct `after` or add the member")
+        whole = _WHOLE.get(kind, "group")
+        super().__init__(f"{listed}, which no {kind} of the {whole} is called: correct `after` or add the {kind}")
 
 
 class CycleError(GraphError):
-    """Members that wait for each other; `path` begins and ends with the same name."""
+    """Members or jobs that wait for each other; `path` begins and ends with the same name."""
 
-    def __init__(self, path: Iterable[str]) -> None:
+    def __init__(self, path: Iterable[str], kind: str = "member", *, waiting: bool = False) -> None:
         self.path: tuple[str, ...] = tuple(path)
-        self._what = (self.path,)
+        self._what = (self.path, kind)
+        all_do, one_does = ("wait for", "waits for or is after") if waiting else ("are after", "is after")
+        fix = "await it elsewhere, or not at all" if waiting else "remove one `after`"
         listed = " -> ".join(map(repr, self.path))
-        super().__init__(f"members are after each other in a circle: {listed} (each is after the next): remove one `after`")
+        super().__init__(f"{kind}s {all_do} each other in a circle: {listed} (each {one_does} the next): {fix}")
 
 
 class ExitedBeforeReady(Exception):  # noqa: N818 (decided)

@@ -62,7 +62,7 @@ class Source(Protocol):
     def exit(self) -> Exit | None: ...
 
 
-S = TypeVar("S", bound=Source)
+S = TypeVar("S")
 E = TypeVar("E")
 Entry: TypeAlias = tuple[type[Event], float, S]
 

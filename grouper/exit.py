@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Self
 
 import attrs
+import trio
 
 __all__ = ["ErrorTrace", "Exit"]
 
@@ -118,3 +119,9 @@ def _one_line(error: BaseException) -> str:
     if error.__cause__ is not None:
         text += f" (from {type(error.__cause__).__qualname__}: {error.__cause__})"
     return " ".join(text.rstrip(": ").split("\n"))
+
+
+def only_cancelled(error: BaseException) -> bool:
+    """Whether it is a Cancelled, or a group of nothing else."""
+    inside: tuple[BaseException, ...] = getattr(error, "exceptions", ())
+    return all(map(only_cancelled, inside)) if inside else isinstance(error, trio.Cancelled)

@@ -1,8 +1,9 @@
 """A validated dependency graph, and the counters with which it is walked.
 
-`Edges` is the description: checked once, when it is made, and shared by all runs. `Node` is one place of one run. Both walks, the
-one that starts and the one that stops, count what is left on the nodes themselves and follow direct references, so that a step
-costs as much as the node has edges, and nothing is looked up by name.
+`Edges` is the description: checked once, when it is made, and shared by all runs. `Node` is one place of one run: of a group's
+start, or of a run of jobs. Both walks, the one that starts and the one that stops, count what is left on the nodes themselves and
+follow direct references, so that a step costs as much as the node has edges, and nothing is looked up by name. What only ends, as
+jobs do, has no walk that stops it.
 """
 
 from __future__ import annotations
@@ -15,26 +16,36 @@ import attrs
 
 from .errors import CycleError, DuplicateNames, GraphError, UnknownDependency
 
-__all__ = ["Edges", "Node"]
+__all__ = ["Edges", "Node", "StoppableNode"]
 
 
 class Node:
     """A place in a running graph.
 
-    `_left` counts the nodes it is after that are not satisfied yet; `_unlocks` are those after it. `_blockers` counts the nodes
-    that must be done before this one is stopped; `_frees` are those for which this one is such a blocker. A subclass defines
-    slots of its own and initialises these four.
+    `_left` counts the nodes it is after that are not satisfied yet; `_unlocks` are those after it. A subclass initialises them.
     """
 
-    __slots__ = ("_blockers", "_frees", "_left", "_unlocks")
+    __slots__ = ("_left", "_unlocks")
 
     _left: int
-    _blockers: int
     _unlocks: list[Self] | tuple[()]
+
+
+class StoppableNode(Node):
+    """A place that is also walked back, to stop it.
+
+    `_blockers` counts the nodes that must be done before this one is stopped; `_frees` are those for which this one is such a
+    blocker.
+    """
+
+    __slots__ = ("_blockers", "_frees")
+
+    _blockers: int
     _frees: Sequence[Self]
 
 
 N = TypeVar("N", bound=Node)
+S = TypeVar("S", bound=StoppableNode)
 
 
 @attrs.frozen(eq=False)
@@ -57,46 +68,78 @@ class Edges:
         return cls(((), *((position,) for position in range(len(names) - 1))) if names else (), forwards)
 
     @classmethod
-    def named(cls, after: Iterable[tuple[str, Sequence[str]]]) -> Edges:
-        """Each is after those it names.
+    def named(cls, after: Iterable[tuple[str, Sequence[str]]], *, kind: str = "member") -> Edges:
+        """Each is after those it names; `kind` is what messages call them. A name that is named twice counts twice, in both walks.
 
         Raises: DuplicateNames, UnknownDependency or CycleError; where several hold, the first with the others as notes.
         """
         pairs = list(after)
-        names = [name for name, _ in pairs]
-        places = {name: place for place, name in enumerate(names)}
-        problems: list[GraphError] = []
-        if duplicates := duplicate_names(names):
-            problems.append(DuplicateNames(duplicates))
-        if unknown := [(name, other) for name, others in pairs for other in others if other not in places]:
-            problems.append(UnknownDependency(unknown))
-        if circle := find_cycle({name: [other for other in others if other in places] for name, others in pairs}):
-            problems.append(CycleError(circle))
-        raise_first(problems)
-        return cls(tuple(tuple(dict.fromkeys(places[other] for other in others)) for _, others in pairs))
+        places = {name: place for place, (name, _) in enumerate(pairs)}
+        place_of = places.__getitem__
+        try:
+            befores = [tuple(map(place_of, others)) for _, others in pairs]
+        except KeyError:
+            befores = []
+        if len(befores) < len(pairs) or len(places) < len(pairs) or not _is_acyclic(befores):
+            raise_first(_problems(pairs, places, kind))
+        return cls(tuple(befores))
 
-    def link(self, nodes: Sequence[N]) -> None:
-        """Set the counters and references of the nodes of a run."""
-        for place, befores in enumerate(self.after):
-            if not befores:
-                continue
-            node = nodes[place]
-            node._left = len(befores)
-            earlier = tuple([nodes[before] for before in befores])
-            for other in earlier:
-                if other._unlocks:
-                    other._unlocks.append(node)
-                else:
-                    other._unlocks = [node]
-                if not self.forwards:
-                    other._blockers += 1
-            if self.forwards:
-                node._blockers = len(befores)
-            else:
-                node._frees = earlier
+    def link_start(self, nodes: Sequence[N]) -> None:
+        """Set the counters and references with which the nodes of a run are started."""
+        unlocks: list[list[N]] = [[] for _ in nodes]
+        for node, befores in zip(nodes, self.after, strict=True):
+            if befores:
+                node._left = len(befores)
+                for before in befores:
+                    unlocks[before].append(node)
+        for node, those in zip(nodes, unlocks, strict=True):
+            if those:
+                node._unlocks = those
+
+    def link(self, nodes: Sequence[S]) -> None:
+        """Set the counters and references of the nodes of a run, for both walks."""
+        self.link_start(nodes)
         if self.forwards:
             for node in nodes:
+                node._blockers = node._left
                 node._frees = node._unlocks
+        else:
+            for node, befores in zip(nodes, self.after, strict=True):
+                node._blockers = len(node._unlocks)
+                if befores:
+                    node._frees = tuple([nodes[before] for before in befores])
+
+
+def _is_acyclic(after: Sequence[Sequence[int]]) -> bool:
+    """Whether there is no circle. It takes no search where everybody is after those given earlier."""
+    for place, befores in enumerate(after):
+        if befores and max(befores) >= place:
+            break
+    else:
+        return True
+    left = list(map(len, after))
+    unlocks: list[list[int]] = [[] for _ in after]
+    for place, befores in enumerate(after):
+        for before in befores:
+            unlocks[before].append(place)
+    free = [place for place, number in enumerate(left) if not number]
+    for place in free:  # which grows
+        for other in unlocks[place]:
+            left[other] -= 1
+            if not left[other]:
+                free.append(other)
+    return len(free) == len(after)
+
+
+def _problems(pairs: Sequence[tuple[str, Sequence[str]]], places: Mapping[str, int], kind: str) -> list[GraphError]:
+    problems: list[GraphError] = []
+    if duplicates := duplicate_names(name for name, _ in pairs):
+        problems.append(DuplicateNames(duplicates, kind))
+    if unknown := [(name, other) for name, others in pairs for other in others if other not in places]:
+        problems.append(UnknownDependency(unknown, kind))
+    if circle := find_cycle({name: [other for other in others if other in places] for name, others in pairs}):
+        problems.append(CycleError(circle, kind))
+    return problems
 
 
 def duplicate_names(names: Iterable[str]) -> list[str]:

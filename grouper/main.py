@@ -28,7 +28,7 @@ import attrs
 import trio
 
 from .events import EntranceEvent, Event, EventRing, EventStream, ExitEvent, build
-from .exit import ErrorTrace
+from .exit import ErrorTrace, only_cancelled
 from .groups.engine import Engine
 from .member import Role, as_member
 from .process import Process
@@ -130,18 +130,13 @@ class Embedded:
             errors.append(raised)
         if error is not None:
             errors = [each for each in errors if each is not error and not isinstance(each, trio.Cancelled)]
-            if errors and not _only_cancelled(error):
+            if errors and not only_cancelled(error):
                 errors.insert(0, error)
         errors = [each for each in errors if not isinstance(each, trio.Cancelled)] or errors
         if len(errors) == 1:
             raise errors[0]
         if errors:
             raise BaseExceptionGroup("a block and the process beside it failed", errors)
-
-
-def _only_cancelled(error: BaseException) -> bool:
-    inside: tuple[BaseException, ...] = getattr(error, "exceptions", ())
-    return all(map(_only_cancelled, inside)) if inside else isinstance(error, trio.Cancelled)
 
 
 def invoke(runner: RunnerLike) -> AbstractAsyncContextManager[Process]:

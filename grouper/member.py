@@ -33,7 +33,7 @@ class Role(enum.Enum):
 
 
 def _names(after: str | Iterable[str]) -> tuple[str, ...]:
-    return tuple(after) if isinstance(after, Iterable) and not isinstance(after, str) else (after,)
+    return tuple(dict.fromkeys(after)) if isinstance(after, Iterable) and not isinstance(after, str) else (after,)
 
 
 @attrs.frozen(eq=False)

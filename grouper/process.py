@@ -23,14 +23,14 @@ import math
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import trio
 
 from .errors import ExitedBeforeReady
 from .events import Event, EventRing, EventStream, build
 from .exit import Exit
-from .graph import Node
+from .graph import StoppableNode
 from .member import Member, Role
 from .runner import entry_point
 from .signals import KILL, Signals, signal_number
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from trio.lowlevel import Task
 
 __all__ = ["Process", "State"]
+
+T = TypeVar("T")
 
 _NOT_CALLED: Final[Any] = object()
 
@@ -75,7 +77,7 @@ class Host(Protocol):
         ...
 
 
-class Process(Node):
+class Process(StoppableNode):
     """A runner that was started: a handle, never an OS process.
 
     Safe to use at any time, also after the end; from another thread through `trio.from_thread`.
@@ -269,7 +271,7 @@ class Process(Node):
                     # Caught inside the scope, an exception group is not searched for Cancelled, which is recursive in its depth.
                     try:
                         awaitable = entry_point(self.member.runner)(self._signals, task_status=self)
-                        await _unprotected(awaitable)
+                        await unprotected(awaitable)
                     except Exception as error:
                         self._error = self._explained(error, awaitable)
         except BaseException as error:
@@ -298,5 +300,6 @@ class Process(Node):
 
 
 @trio.lowlevel.disable_ki_protection
-async def _unprotected(awaitable: Awaitable[object]) -> None:
-    await awaitable
+async def unprotected(awaitable: Awaitable[T]) -> T:
+    """Await what is user code, where a KeyboardInterrupt may be raised."""
+    return await awaitable

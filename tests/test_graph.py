@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from grouper import CycleError, DuplicateNames, UnknownDependency
-from grouper.graph import Edges, Node, duplicate_names, find_cycle
+from grouper.graph import Edges, StoppableNode, duplicate_names, find_cycle
 
 
-class Place(Node):
+class Place(StoppableNode):
     """A node with a name."""
 
     __slots__ = ("name",)
@@ -51,7 +51,7 @@ SHAPES: dict[str, tuple[Edges, str, dict[str, str]]] = {
         {"a": "0 < bc, 2 > -", "b": "1 < d, 1 > a", "c": "1 < d, 1 > a", "d": "2 < -, 0 > bc"},
     ),
     "named backwards": (Edges.named([("a", ("b",)), ("b", ())]), "ab", {"a": "1 < -, 0 > b", "b": "0 < a, 1 > -"}),
-    "named twice": (Edges.named([("a", ()), ("b", ("a", "a"))]), "ab", {"a": "0 < b, 1 > -", "b": "1 < -, 0 > a"}),
+    "named twice": (Edges.named([("a", ()), ("b", ("a", "a"))]), "ab", {"a": "0 < bb, 2 > -", "b": "2 < -, 0 > aa"}),
     "chain of one": (Edges.chain("a"), "a", {"a": "0 < -, 0 > -"}),
     "chain of nobody": (Edges.chain(""), "", {}),
     "nobody named": (Edges.named([]), "", {}),

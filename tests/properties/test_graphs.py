@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grouper import CycleError, DuplicateNames, UnknownDependency
-from grouper.graph import Edges, Node, find_cycle
+from grouper.graph import Edges, StoppableNode, find_cycle
 
 NAMES = "abcdefg"
 
@@ -20,7 +20,7 @@ graphs = st.dictionaries(st.sampled_from(NAMES), st.lists(st.sampled_from(NAMES)
 )
 
 
-class Place(Node):
+class Place(StoppableNode):
     """A node with nothing but its place."""
 
     __slots__ = ("place",)

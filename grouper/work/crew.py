@@ -1,0 +1,370 @@
+"""The engine: workers that take jobs from one queue, at most `limit` at a time.
+
+A worker is a task that takes one job after the other and ends when there is none. A worker comes when there is a job and a slot,
+and calls the next one as soon as it has taken a job and sees another: so a thousand jobs that never wait cost two tasks, and a
+thousand that do have `limit` tasks at once. A task for each job was rejected, as it costs ten times the rest; so were workers
+that park on a channel, which must be woken for each job.
+
+Isolation is as if each job had a task of its own:
+
+- Contextvars: a job has the context of who started it. A worker whose own context differs from that, because of who called it or
+  because the job before has set a variable, hands the job to a fresh task in the right context. Values are compared by identity.
+- Cancellation: the worker has one scope for many jobs; after a job that was cancelled, or had a deadline, it takes a new one. So a
+  cancellation that comes late cannot hit the next job.
+- Ctrl-C: the engine is protected, the body of a job is not, one frame below. A KeyboardInterrupt in a body is that body's
+  exception.
+
+Jobs that never wait could keep a worker from ever giving way, so it does after 64 jobs or 10 ms.
+
+A cancellation from outside must stop the queue in the very step in which it is made, before any other worker takes another job.
+So one task of the crew is parked where trio tells it synchronously, through its abort function (`watch`). `trio.lowlevel` is used
+for that, and for the protection.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator
+from contextvars import Context, copy_context
+from types import CoroutineType, TracebackType
+from typing import Any, Final
+
+import trio
+
+from ..backoff import Backoff
+from ..errors import NotReady
+from ..events import EventRing, EventStream
+from ..process import unprotected
+from .job import Job, JobEvent, JobStarted, JobTimeout, More, Status
+from .ledger import Ledger, OnError, logger, note, told
+from .slots import WORKERS, Away, Worker, enclosing, involved, refuse_ring
+
+__all__ = ["Crew"]
+
+MISSING: Final = object()
+
+BATCH: Final = 64
+"""After how many jobs a worker lets others run, at the latest."""
+
+SPELL: Final = 0.01
+"""After how many seconds it does."""
+
+
+class Crew(Ledger):
+    """The workers of one run, in a nursery of its own."""
+
+    def __init__(self, limit: float, on_error: OnError, timeout: float) -> None:
+        super().__init__(limit, on_error)
+        self.timeout: float = timeout
+        self.timed_out_after: int | None = None
+        """How many jobs had failed when the time was over."""
+        self.closed: bool = False
+        self.gone: bool = False
+        self.workers: dict[trio.lowlevel.Task, Worker] = {}
+        self._watching: trio.lowlevel.Task | None = None
+        self._manager = trio.open_nursery()
+
+    # The run
+
+    async def enter(self) -> None:
+        """Begin the run: from now on there can be workers."""
+        self._nursery = await self._manager.__aenter__()
+        self._nursery.cancel_scope.deadline = trio.current_time() + self.timeout
+
+    def begin_watch(self) -> None:
+        """Have `watch` done by a task of its own, where the caller has other things to do."""
+        self._nursery.start_soon(self.watch, name="watch of the jobs")
+
+    def events(self) -> EventStream[Job[Any], JobEvent]:
+        """A stream of what begins and ends from now on."""
+        if self.ring is None:
+            self.ring = EventRing(0)
+        return EventStream(self.ring, told, lambda: self.gone)
+
+    async def leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> list[BaseException]:
+        """Wait for the end of all jobs. Returns what there is to raise that is no failure of a job; `error` is the block's."""
+        if error is None:
+            self.close()
+        else:
+            self.abandon()
+        raised: list[BaseException] = []
+        try:
+            if not await self._manager.__aexit__(kind, error, tb) and error is not None:
+                raised.append(error)
+        except BaseExceptionGroup as group:  # the nursery's
+            raised.extend(group.exceptions)
+        except BaseException as alone:
+            raised.append(alone)
+        self.give_up()  # of what an error of the engine's own has left
+        self.gone = True
+        if self.ring is not None:
+            self.ring.wake()
+        return raised
+
+    def close(self) -> None:
+        """Take no more jobs, but from those that run."""
+        self.closed = True
+        self.look()
+
+    def abandon(self) -> None:
+        """Begin no job any more, and cancel those that run."""
+        self.give_up()
+        self._nursery.cancel_scope.cancel("a job of the run has failed, or its block has")
+
+    @trio.lowlevel.enable_ki_protection
+    async def watch(self) -> None:
+        """Return when the run is closed and all jobs have ended. A cancellation stops the queue in the moment it is made."""
+        while not self.closed or self.unfinished:
+            self._watching = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._cancelled)
+
+    def _cancelled(self, raise_cancel: object) -> trio.lowlevel.Abort:
+        self._watching = None
+        if not self.over and self._nursery.cancel_scope.cancel_called:
+            self.timed_out_after = self.failed
+        self.give_up()
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def look(self) -> None:
+        """Wake those who wait for a change, and `watch`, if it may be there."""
+        super().look()
+        if self.closed and not self.unfinished and self._watching is not None:
+            trio.lowlevel.reschedule(self._watching)
+            self._watching = None
+
+    def running(self) -> Iterator[Job[Any]]:
+        """The jobs whose bodies have begun and not ended."""
+        return (worker.job for worker in list(self.workers.values()) if worker.job is not None)
+
+    # Workers
+
+    def hire(self) -> None:
+        """Have a worker come."""
+        self.held += 1
+        self.coming = True
+        self._nursery.start_soon(self._work, None, name="worker")
+
+    def call(self) -> None:
+        """Have a worker come for what is in the queue, if there is a slot and none is on the way."""
+        if self.queue and self.held < self.limit and not self.coming:
+            self.hire()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _work(self, job: Job[Any] | None) -> None:
+        task = trio.lowlevel.current_task()
+        worker = Worker(self)
+        self.workers[task] = WORKERS[task] = worker
+        if job is None:
+            self.coming = False
+        else:
+            self.handed.discard(job)
+        try:
+            if trio.current_effective_deadline() == -math.inf:  # cancelled before `watch` could be told
+                self.give_up()
+            while await self._take_jobs(worker, job) and self.held <= self.limit:
+                job = None
+                worker.marked = False
+                worker.scope = trio.CancelScope()
+        finally:
+            if worker.job is not None:  # an error of the engine's own
+                self.end(worker.job, Status.UNKNOWN, trio.current_time())
+            del self.workers[task], WORKERS[task]
+            if worker.holds:
+                self.release()
+
+    async def _take_jobs(self, worker: Worker, job: Job[Any] | None) -> bool:
+        """Work on jobs until there are none, or until the scope cannot be used any more: then it is true."""
+        queue, turns = self.queue, self.turns
+        clock = trio.lowlevel.current_clock().current_time
+        with worker.scope:
+            now = clock()
+            left, until = BATCH, now + SPELL
+            while True:
+                if job is None:
+                    if turns or not queue:
+                        return False
+                    job = queue.popleft()
+                if queue and not self.coming and self.held < self.limit:
+                    self.hire()
+                if job.ended is not None:  # it was cancelled while it was queued
+                    job = None
+                    continue
+                here, wanted = copy_context(), job._context
+                if (here or wanted) and not same(here, wanted):
+                    self._hand_over(worker, job)
+                    return False
+                worker.job = job
+                job._running = worker
+                job.attempts += 1
+                if job._more is None:
+                    job.started = now
+                else:
+                    self._begin(worker, job, job._more, now)
+                if self.ring is not None:
+                    self.ring.publish(JobStarted, now, job)
+                awaitable: Any = None
+                try:
+                    awaitable = job._fn(*job._args)
+                    value = await unprotected(awaitable)
+                except BaseException as error:
+                    now = clock()
+                    cancelled = self._raised(worker, job, awaitable, error, now)
+                    worker.job = None
+                    if cancelled is not None:
+                        raise cancelled from None
+                else:
+                    now = clock()
+                    job.value = value
+                    self.end(job, Status.SUCCESS, now)
+                    worker.job = None
+                    if job._unlocks or job._more is not None:
+                        self.settle(job)
+                if worker.marked:
+                    return True
+                job = None
+                left -= 1
+                if not left or now > until:
+                    await trio.lowlevel.checkpoint()
+                    now = clock()
+                    left, until = BATCH, now + SPELL
+        return True
+
+    def _hand_over(self, worker: Worker, job: Job[Any]) -> None:
+        """Have a fresh worker in the job's context go on with the job, and with the slot."""
+        worker.holds = False
+        self.handed.add(job)
+        job._context.run(self._nursery.start_soon, self._work, job)
+
+    def _begin(self, worker: Worker, job: Job[Any], more: More, now: float) -> None:
+        if job.started is None:
+            job.started = now
+        if more.begun is not None:
+            more.begun.set()
+        if more.timeout != math.inf:
+            worker.scope.deadline = now + more.timeout
+            worker.marked = True
+
+    # What a body raised
+
+    def _raised(self, worker: Worker, job: Job[Any], awaitable: object, error: BaseException, now: float) -> BaseException | None:
+        """Settle how a job has ended, or that it is tried again. Returns a cancellation that is not the job's own."""
+        if isinstance(awaitable, CoroutineType):
+            awaitable.close()  # Ctrl-C can come before its first line
+        cancelled, rest = parted(error)
+        more = job._more
+        if cancelled is not None and worker.marked and worker.scope.cancel_called:
+            cancelled = None
+            if more is not None and not more.stopped:
+                late = JobTimeout(f"job {job.name!r} was not done within {more.timeout:g} s and was cancelled")
+                late.__cause__, rest = rest, late
+        if isinstance(rest, TypeError) and awaitable is not None and not inspect.isawaitable(awaitable):
+            rest = TypeError(f"job {job.name!r}: its function returned {awaitable!r}, which is not awaitable: make it `async def`")
+        if rest is None:
+            self.end(job, Status.UNKNOWN, now)
+        else:
+            not_ready = only_not_ready(rest)
+            rest = rest if not_ready is None else not_ready
+            if more is not None and more.retry is not None and not more.stopped and self._again(job, more.retry, rest, now):
+                return cancelled
+            if not_ready is None:
+                note(rest, job)
+                self.fail(job, rest, now)
+            else:
+                job.error = rest
+                self.end(job, Status.NOT_READY, now)
+        self.settle(job)
+        return cancelled
+
+    def _again(self, job: Job[Any], retry: Backoff, error: BaseException, now: float) -> bool:
+        """Have a job tried again after a delay, in which it has no slot; False if that is over."""
+        assert job.started is not None
+        delay = retry.next(error, job.attempts, now - job.started) if isinstance(error, Exception) and not self.over else None
+        if delay is None:
+            return False
+        logger.info("job %r is tried again in %.3g s: %r", job.name, delay, error)
+        job.error = error
+        job._running = None
+        self.asleep[job] = scope = trio.CancelScope()
+        self._nursery.start_soon(self._sleep, job, scope, now + delay, name=f"{job.name} is tried again")
+        return True
+
+    @trio.lowlevel.enable_ki_protection
+    async def _sleep(self, job: Job[Any], scope: trio.CancelScope, until: float) -> None:
+        with scope:
+            await trio.sleep_until(until)
+        if self.asleep.get(job) is scope:
+            del self.asleep[job]
+            self.queue.append(job)
+            self.call()
+
+    # What a job can be asked
+
+    @trio.lowlevel.enable_ki_protection
+    def cancel(self, job: Job[Any]) -> None:
+        """Cancel a job, wherever it is."""
+        if job.ended is not None:
+            return
+        worker = job._running
+        if isinstance(worker, Worker):
+            job._extra().stopped = True
+            worker.marked = True
+            worker.scope.cancel(f"job {job.name!r} was cancelled")
+            return
+        scope = self.asleep.pop(job, None)
+        self.handed.discard(job)
+        self.end(job, Status.UNKNOWN, trio.current_time())
+        self.settle(job)
+        self.call()
+        if scope is not None:
+            scope.cancel("its job was cancelled")
+
+    @trio.lowlevel.enable_ki_protection
+    async def wait_for(self, job: Job[Any], *, begun: bool = False) -> None:
+        """Wait until a job has ended, or only begun. Raises: CycleError if it waits for one in which the caller is."""
+        more = job._extra()
+        task = trio.lowlevel.current_task()
+        workers = enclosing(task)
+        if begun:
+            event = more.begun = more.begun or trio.Event()
+        else:
+            event = more.ended = more.ended or trio.Event()
+        if not workers:
+            await event.wait()
+            return
+        refuse_ring(workers, job)
+        more.awaited_by[task] = [worker.job for worker in workers if worker.job is not None]
+        try:
+            async with Away(involved(workers, self)):
+                await event.wait()
+        finally:
+            del more.awaited_by[task]
+
+
+def same(one: Context, other: Context) -> bool:
+    """Whether two contexts have the same values, by identity: what is equal can still be somebody else's."""
+    if len(one) != len(other):
+        return False
+    for variable, value in one.items():
+        if other.get(variable, MISSING) is not value:
+            return False
+    return True
+
+
+def parted(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """What of an error is cancellation, and the rest."""
+    if isinstance(error, trio.Cancelled):
+        return error, None
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)
+    return None, error
+
+
+def only_not_ready(error: BaseException) -> NotReady | None:
+    """The NotReady that an error is, or that a group has nothing else of: a nursery in a body wraps it."""
+    if isinstance(error, BaseExceptionGroup) and error.split(NotReady)[1] is None:
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+    return error if isinstance(error, NotReady) else None
