@@ -60,8 +60,10 @@ def why(error: BaseException) -> str:
     left = leaves(error)[::-1]
     while left:
         each = left.pop()
-        if each.__cause__ is not None:
-            left.extend(reversed(leaves(each.__cause__)))
+        # HTTP clients hide the cause, which is then the context; below an OSError that would be another matter.
+        cause = each.__cause__ or (None if isinstance(each, OSError) else each.__context__)
+        if cause is not None:
+            left.extend(reversed(leaves(cause)))
         else:
             found[(each.strerror if isinstance(each, OSError) else None) or str(each) or type(each).__name__] = None
     return "; ".join(found)

@@ -36,7 +36,7 @@ from ..backoff import Backoff
 from ..errors import NotReady
 from ..events import EventRing, EventStream
 from ..process import unprotected
-from .job import Job, JobEvent, JobStarted, JobTimeout, More, Status
+from .job import SUCCESS, Job, JobEvent, JobStarted, JobTimeout, More, Status
 from .ledger import Ledger, OnError, logger, note, told
 from .slots import WORKERS, Away, Worker, enclosing, involved, refuse_ring
 
@@ -218,7 +218,7 @@ class Crew(Ledger):
                 else:
                     now = clock()
                     job.value = value
-                    self.end(job, Status.SUCCESS, now)
+                    self.end(job, SUCCESS, now)
                     worker.job = None
                     if job._unlocks or job._more is not None:
                         self.settle(job)
@@ -347,7 +347,7 @@ def same(one: Context, other: Context) -> bool:
     """Whether two contexts have the same values, by identity: what is equal can still be somebody else's."""
     if len(one) != len(other):
         return False
-    for variable, value in one.items():
+    for variable, value in one.items():  # noqa: SIM110 (a generator would double what most jobs cost here)
         if other.get(variable, MISSING) is not value:
             return False
     return True

@@ -1,4 +1,7 @@
-"""A job: something to do once, and the handle of it."""
+"""A job: something to do once, and the handle of it.
+
+`trio.lowlevel` is used to have a checkpoint where a job is awaited that has ended.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +55,9 @@ class Status(enum.Enum):
     FAILED = "failed"
     UNKNOWN = "unknown"
 
+
+SUCCESS: Final = Status.SUCCESS
+UNKNOWN: Final = Status.UNKNOWN
 
 When: TypeAlias = "Callable[[Sequence[Job[Any]]], bool]"
 """Whether a job runs, by the jobs that it is after, all of which have ended."""
@@ -151,7 +157,7 @@ class Job(Node, Generic[T_co]):
         self.ended: float | None = None
         self.error: BaseException | None = None
         self.started: float | None = None
-        self.status: Status = Status.UNKNOWN
+        self.status: Status = UNKNOWN
         self.value: T_co | None = None
 
     def __repr__(self) -> str:
@@ -165,7 +171,7 @@ class Job(Node, Generic[T_co]):
     @property
     def ready(self) -> bool:
         """Whether it has succeeded, which is what those after it wait for."""
-        return self.status is Status.SUCCESS
+        return self.status is SUCCESS
 
     @property
     def state(self) -> str:
@@ -193,7 +199,7 @@ class Job(Node, Generic[T_co]):
             await self._host.wait_for(self)
         else:
             await trio.lowlevel.checkpoint()
-        if self.status is Status.SUCCESS:
+        if self.status is SUCCESS:
             return self.value  # type: ignore[return-value]  # None only where that is what it returned
         raise not_ok(self)
 
@@ -221,7 +227,7 @@ class JobFailed(JobError):  # noqa: N818 (what happened, like its siblings)
         return f"failed: {job.error!r}"
 
 
-class JobNotReady(JobError, NotReady):
+class JobNotReady(JobError, NotReady):  # noqa: N818 (what happened, like its siblings)
     """The job said that it is not ready, and was not to be tried again."""
 
     def _what(self, job: Job[Any]) -> str:
@@ -314,13 +320,15 @@ class JobSpec(Generic[T_co]):
 
 def job(
     fn: Callable[[Unpack[Ts]], Awaitable[T]],
-    *args: Unpack[Ts],
+    *args: *Ts,
     after: str | Iterable[str] = (),
     retry: Backoff | None = None,
     timeout: float = math.inf,
     when: When = all_ok,
 ) -> JobSpec[T]:
-    """A job in a graph: `run_jobs({"fetch": fetch, "build": job(build, "linux", after="fetch")})`.
+    """A node of a graph, beside plain functions.
+
+        run_jobs({"fetch": fetch, "build": job(build, "linux", after="fetch")})
 
     `after` names the jobs that it is after. `retry` tries again what has raised; `timeout` is the seconds that each try may take.
     `when` is whether to run it, by the jobs that it is after. Raises: TypeError or ValueError for what is none of these.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import copy_context
-from typing import Any, ClassVar, TypeAlias, cast
+from typing import Any, ClassVar, TypeAlias
 
 import attrs
 import trio
@@ -31,12 +31,15 @@ Given: TypeAlias = (
 
 
 def _as_specs(given: Given) -> tuple[tuple[str, JobSpec[Any]], ...]:
-    pairs = list(given.items() if isinstance(given, Mapping) else given)
+    pairs: list[Any] = list(given.items() if isinstance(given, Mapping) else given)
     for place, pair in enumerate(pairs):
         if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[0], str):
-            raise TypeError(f"{pair!r} is no job of a graph: give a mapping of names to functions or job(...)s, or pairs of the
-            two") if not isinstance(pair[1], JobSpec): require_job(pair[1], pair[0], None, math.inf, all_ok) pairs[place] =
-            pair[0], JobSpec(pair[1]) return cast("tuple[tuple[str, JobSpec[Any]], ...]", tuple(pairs))
+            fix = "give a mapping of names to functions or job(...)s, or pairs of the two"
+            raise TypeError(f"{pair!r} is no job of a graph: {fix}")
+        if not isinstance(pair[1], JobSpec):
+            require_job(pair[1], pair[0], None, math.inf, all_ok)
+            pairs[place] = pair[0], JobSpec(pair[1])
+    return tuple(pairs)
 
 
 @attrs.define(eq=False)

@@ -134,12 +134,27 @@ class Ledger(Slots):
         self.end(job, Status.FAILED, now)
 
     def settle(self, job: Job[Any]) -> None:
-        """Let those begin for which a job that has ended was the last that they waited for, and skip those for which it has to
-        be.""" todo = [job] while todo: done = todo.pop() now = done.ended if now is None: continue skips = not done.ready for
-        other in done._unlocks: other._left -= 1 if skips or self.over: if other.ended is None: self._pass_on(done, other, now)
-        elif not other._left and other.ended is None: self.may_begin(other, now) if other.ended is now:  # by that
-        todo.append(other) done._unlocks = () if done._more is not None and done._more.next is not None:
-        todo.append(self._follow(done._more.next, now)) done._more.next = None
+        """Let those begin for which a job that has ended was the last they waited for, and skip those that now can never begin."""
+        todo = [job]
+        while todo:
+            done = todo.pop()
+            now = done.ended
+            if now is None:
+                continue
+            skips = not done.ready
+            for other in done._unlocks:
+                other._left -= 1
+                if skips or self.over:
+                    if other.ended is None:
+                        self._pass_on(done, other, now)
+                elif not other._left and other.ended is None:
+                    self.may_begin(other, now)
+                if other.ended is now:  # by that
+                    todo.append(other)
+            done._unlocks = ()
+            if done._more is not None and done._more.next is not None:
+                todo.append(self._follow(done._more.next, now))
+                done._more.next = None
 
     def _pass_on(self, done: Job[Any], other: Job[Any], now: float) -> None:
         """Act on the end, without success, of one that `other` is after."""

@@ -1,4 +1,7 @@
-"""A pool: jobs are started one by one, and at most `limit` of them run at a time."""
+"""A pool: jobs are started one by one, and at most `limit` of them run at a time.
+
+`trio.lowlevel` is used to know from which job a call comes, and for protection from KeyboardInterrupt.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import math
 import os
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from contextlib import AbstractAsyncContextManager
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
 
@@ -16,6 +20,7 @@ from ..backoff import Backoff
 from ..events import EventStream
 from ..exit import only_cancelled
 from ..signals import STOP_SIGNALS, Signals
+from .crew import same
 from .job import Job, JobError, JobEvent, Status, When, all_ok, title
 from .ledger import OnError, require_bounds
 from .slots import Away, Worker, enclosing
@@ -60,7 +65,7 @@ class Pool:
     def start(
         self,
         fn: Callable[[Unpack[Ts]], Awaitable[T]],
-        *args: Unpack[Ts],
+        *args: *Ts,
         name: str | None = None,
         after: Job[Any] | Iterable[Job[Any]] = (),
         key: Hashable | None = None,
@@ -85,9 +90,12 @@ class Pool:
             crew = self._require_open(name or (title(fn) if callable(fn) else repr(fn)))
         if after or key is not None or retry is not None or timeout != math.inf or when is not all_ok or not callable(fn):
             return crew.submit(fn, args, name, after, key, retry, timeout, when)
+        context = copy_context()
+        if (context or crew.last) and not same(context, crew.last):
+            crew.last = context
         crew.serial += 1
-        job = Job(crew, name or crew.serial, fn, args, crew.context())
         crew.unfinished += 1
+        job = Job(crew, name or crew.serial, fn, args, crew.last)
         crew.queue.append(job)
         if not crew.coming and crew.held < crew.limit:
             crew.hire()
@@ -103,7 +111,7 @@ class Pool:
     async def insert(
         self,
         fn: Callable[[Unpack[Ts]], Awaitable[T]],
-        *args: Unpack[Ts],
+        *args: *Ts,
         name: str | None = None,
         after: Job[Any] | Iterable[Job[Any]] = (),
         key: Hashable | None = None,
@@ -138,8 +146,8 @@ class Pool:
 
     @property
     def active(self) -> int:
-        """How many jobs were started and have not ended: those that are queued and those that wait too, but not those in
-        `idle()`.""" return 0 if self._crew is None else self._crew.active
+        """How many jobs were started and have not ended, but those in `idle()`: running, queued and waiting ones."""
+        return 0 if self._crew is None else self._crew.active
 
     @property
     def running(self) -> tuple[Job[Any], ...]:
@@ -231,7 +239,10 @@ class Pool:
 
 
 def open_pool(*, limit: float = DEFAULT_LIMIT, on_error: OnError = "cancel", timeout: float = math.inf) -> Opened:
-    """A pool beside a block: `async with open_pool(limit=16) as pool`. The end of the block waits for all jobs.
+    """A pool beside a block, the end of which waits for all jobs.
+
+        async with open_pool(limit=16) as pool:
+            pool.start(fetch, url)
 
     See `Pool` for what is given and `Pool.start` for the rest. Raises, at the end: an ExceptionGroup of what jobs raised, with
     the job's name as a note on each; in one group with the block's own exception if both failed; `trio.TooSlowError`. If the

@@ -127,8 +127,11 @@ def enclosing(task: trio.lowlevel.Task) -> list[Worker]:
 
 
 def involved(workers: Sequence[Worker], crew: Slots | None) -> Sequence[Worker]:
-    """Those of `enclosing` whose slot is let go to wait for a job of `crew`: the innermost, or all up to one that is of that
-    crew.""" for place, worker in enumerate(workers, 1): if worker.crew is crew: return workers[:place] return workers[:1]
+    """Those whose slot is let go to wait for a job of `crew`: the innermost, or all up to one that is of that crew."""
+    for place, worker in enumerate(workers, 1):
+        if worker.crew is crew:
+            return workers[:place]
+    return workers[:1]
 
 
 class Away:

@@ -1,4 +1,7 @@
-"""What a pool does with a job that is submitted: what it waits for, and which of those queued it joins."""
+"""What a pool does with a job that is submitted: what it waits for, and which of those queued it joins.
+
+`trio.lowlevel` is used to know from which job a call comes.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any, TypeVar
 import trio
 
 from ..backoff import Backoff
-from .crew import Crew, same
+from .crew import Crew
 from .job import Job, Status, When, all_ok, require_job, title
 from .ledger import OnError
 from .slots import Away, Worker, enclosing
@@ -29,14 +32,8 @@ class PoolCrew(Crew):
     def __init__(self, limit: float, on_error: OnError, timeout: float) -> None:
         super().__init__(limit, on_error, timeout)
         self.serial: int = 0
-        self._last = copy_context()
-
-    def context(self) -> Context:
-        """The caller's context; the last one again if it has the same values, so that a thousand jobs share one."""
-        context = copy_context()
-        if (context or self._last) and not same(context, self._last):
-            self._last = context
-        return self._last
+        self.last: Context = copy_context()
+        """The context of the job that was started last: a thousand jobs from one place share one."""
 
     def require_open(self, name: str) -> None:
         """Raises: PoolClosed, unless the caller is a job of this crew that has not been given up."""
@@ -103,7 +100,7 @@ class PoolCrew(Crew):
     def _new(self, fn: Callable[..., Awaitable[T]], args: tuple[Any, ...], name: str | None) -> Job[T]:
         self.serial += 1
         self.unfinished += 1
-        return Job(self, name or self.serial, fn, args, self.context())
+        return Job(self, name or self.serial, fn, args, copy_context())
 
     def _join(
         self,
@@ -118,7 +115,7 @@ class PoolCrew(Crew):
     ) -> Job[T]:
         """Have a job of the same key that was not begun do what is wanted now."""
         queued = not job._left and job not in self.asleep
-        job._fn, job._args, job._context, job._name = fn, args, self.context(), name or job._name
+        job._fn, job._args, job._context, job._name = fn, args, copy_context(), name or job._name
         self._policy(job, befores, retry, timeout, when)
         if queued and (job._left or job.ended is not None):
             self.queue.remove(job)
