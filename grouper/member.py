@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import enum
+import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import attrs
 import trio
 
+from .backoff import Backoff
+from .errors import NotReady
 from .runner import RunnerLike, entry_point, require_runner, said
 from .signals import Signals
 
 __all__ = ["GRACE", "Member", "Members", "Role"]
+
+logger: logging.Logger = logging.getLogger("grouper")
 
 GRACE: Final = 10.0
 """Seconds between a member's stop signal and its kill, where neither the member nor its runner says otherwise."""
@@ -44,6 +49,11 @@ class Member:
     takes the runner's own `grace` if it has one (a group's is infinite: its members' graces bound it), else 10. A member that is
     not ready `ready_within` seconds after its start is killed with `ReadyTimeout`. A member is itself a runner.
 
+    `ready_when` is an async function that returns when the member is ready: it then is, whatever the runner says, of whose
+    `started(value)` the value is kept. Where it raises NotReady or returns False it is called again after a while (50 ms at first,
+    then longer, up to a second); what else it raises is the member's failure, and the runner is cancelled. `grouper.readiness` has
+    such checks.
+
     A group made of jobs alone ends when they have, so as a member it is itself a JOB: `role` says so, also where SERVICE was given.
 
     Raises: TypeError or ValueError, naming the member and the fix.
@@ -55,7 +65,9 @@ class Member:
     role: Role = attrs.field(default=Role.SERVICE, kw_only=True)
     grace: float | None = attrs.field(default=None, kw_only=True)
     ready_within: float = attrs.field(default=math.inf, kw_only=True)
+    ready_when: Callable[[], Awaitable[object]] | None = attrs.field(default=None, kw_only=True, repr=False)
     _grace: float = attrs.field(init=False, repr=False)
+    _runs: RunnerLike = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -83,10 +95,88 @@ class Member:
             raise ValueError(f"{who}: ready_within=0 gives it no time to become ready: use a positive number or math.inf")
         if self.role is Role.SERVICE and said(self.runner, "role") is Role.JOB:
             object.__setattr__(self, "role", Role.JOB)
+        object.__setattr__(self, "_runs", self.runner)
+        if self.ready_when is not None:
+            if not callable(self.ready_when):
+                raise TypeError(
+                    f"{who}: ready_when={self.ready_when!r} is not callable: give the function itself, without the call"
+                )
+            if self.role is Role.JOB:
+                raise ValueError(f"{who}: ready_when has no meaning for a job, which is ready when it has returned")
+            object.__setattr__(self, "_runs", Checked(self.runner, self.ready_when, who))
 
     async def run(self, signals: Signals, /, *, task_status: trio.TaskStatus[Any]) -> object:
         """Run the member's runner."""
-        return await entry_point(self.runner)(signals, task_status=task_status)
+        return await entry_point(self._runs)(signals, task_status=task_status)
+
+
+ASKED_AGAIN: Final = Backoff(0.05, cap=1.0, jitter=0.0)
+"""When a member's `ready_when` is asked again that has said "not yet"."""
+
+
+class Noted:
+    """A task status that keeps what a runner says, where something else says that it is ready."""
+
+    def __init__(self, who: str) -> None:
+        self.who: str = who
+        self.said: bool = False
+        self.value: Any = None
+
+    def started(self, value: object = None) -> None:
+        """Keep the value. Raises: RuntimeError if it was called before."""
+        if self.said:
+            raise RuntimeError(f"{self.who} called task_status.started() a second time: a runner is ready once")
+        self.said = True
+        self.value = value
+
+
+@attrs.frozen(eq=False)
+class Checked:
+    """Run a runner that is ready when a check says so."""
+
+    runner: RunnerLike
+    check: Callable[[], Awaitable[object]]
+    who: str
+
+    async def run(self, signals: Signals, /, *, task_status: trio.TaskStatus[Any]) -> None:
+        """Run the runner, and the check beside it until it has passed. Raises: what either raises."""
+        noted = Noted(self.who)
+        errors: list[BaseException] = []
+        running = trio.CancelScope()
+
+        async def check() -> None:
+            try:
+                await self._passed()
+            except Exception as error:
+                errors.append(error)
+                running.cancel("its ready_when has failed")
+            else:
+                task_status.started(noted.value)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(check)
+            try:
+                with running:
+                    await entry_point(self.runner)(signals, task_status=noted)
+            except BaseException as error:
+                errors.append(error)
+            nursery.cancel_scope.shield = True  # so that a Cancelled in the check is this nursery's own, and wraps nothing
+            nursery.cancel_scope.cancel("the runner has exited")
+        if len(errors) > 1:
+            raise BaseExceptionGroup(f"{self.who} and its ready_when failed", errors)
+        if errors:
+            raise errors[0]
+
+    async def _passed(self) -> None:
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                if await self.check() is not False:
+                    return
+            except NotReady as error:
+                logger.debug("%s is not ready yet: %s", self.who, error)
+            await trio.sleep(ASKED_AGAIN.delay(tries))
 
 
 Given: TypeAlias = Member | tuple[str, RunnerLike] | None

@@ -270,7 +270,7 @@ class Process(StoppableNode):
                 with self._scope:
                     # Caught inside the scope, an exception group is not searched for Cancelled, which is recursive in its depth.
                     try:
-                        awaitable = entry_point(self.member.runner)(self._signals, task_status=self)
+                        awaitable = entry_point(self.member._runs)(self._signals, task_status=self)
                         await unprotected(awaitable)
                     except Exception as error:
                         self._error = self._explained(error, awaitable)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from ..backoff import Backoff as Backoff
 from ..errors import NotReady as NotReady
+from .fanout import as_completed as as_completed
+from .fanout import first as first
+from .fanout import gather as gather
+from .fanout import map as map
 from .job import Job as Job
 from .job import JobCancelled as JobCancelled
 from .job import JobEnded as JobEnded
@@ -27,3 +31,4 @@ from .pool import open_pool as open_pool
 from .report import Front as Front
 from .report import Report as Report
 from .submitting import PoolClosed as PoolClosed
+from .waitgroup import WaitGroup as WaitGroup

@@ -16,9 +16,7 @@ Isolation is as if each job had a task of its own:
 
 Jobs that never wait could keep a worker from ever giving way, so it does after 64 jobs or 10 ms.
 
-A cancellation from outside must stop the queue in the very step in which it is made, before any other worker takes another job.
-So one task of the crew is parked where trio tells it synchronously, through its abort function (`watch`). `trio.lowlevel` is used
-for that, and for the protection.
+`trio.lowlevel` is used for that protection, for the checkpoint, and to know in which task a worker is.
 """
 
 from __future__ import annotations
@@ -27,17 +25,17 @@ import inspect
 import math
 from collections.abc import Iterator
 from contextvars import Context, copy_context
-from types import CoroutineType, TracebackType
+from types import CoroutineType
 from typing import Any, Final
 
 import trio
 
 from ..backoff import Backoff
 from ..errors import NotReady
-from ..events import EventRing, EventStream
 from ..process import unprotected
-from .job import SUCCESS, Job, JobEvent, JobStarted, JobTimeout, More, Status
-from .ledger import Ledger, OnError, logger, note, told
+from .job import SUCCESS, Job, JobStarted, JobTimeout, More, Status
+from .ledger import OnError, logger, note
+from .run import Run
 from .slots import WORKERS, Away, Worker, enclosing, involved, refuse_ring
 
 __all__ = ["Crew"]
@@ -51,101 +49,24 @@ SPELL: Final = 0.01
 """After how many seconds it does."""
 
 
-class Crew(Ledger):
-    """The workers of one run, in a nursery of its own."""
+class Crew(Run):
+    """The workers of one run."""
 
     def __init__(self, limit: float, on_error: OnError, timeout: float) -> None:
-        super().__init__(limit, on_error)
-        self.timeout: float = timeout
-        self.timed_out_after: int | None = None
-        """How many jobs had failed when the time was over."""
-        self.closed: bool = False
-        self.gone: bool = False
+        super().__init__(limit, on_error, timeout)
+        self.strict: bool = False
+        """Whether a job that is not ready has failed."""
         self.workers: dict[trio.lowlevel.Task, Worker] = {}
-        self._watching: trio.lowlevel.Task | None = None
-        self._manager = trio.open_nursery()
-
-    # The run
-
-    async def enter(self) -> None:
-        """Begin the run: from now on there can be workers."""
-        self._nursery = await self._manager.__aenter__()
-        self._nursery.cancel_scope.deadline = trio.current_time() + self.timeout
-
-    def begin_watch(self) -> None:
-        """Have `watch` done by a task of its own, where the caller has other things to do."""
-        self._nursery.start_soon(self.watch, name="watch of the jobs")
-
-    def events(self) -> EventStream[Job[Any], JobEvent]:
-        """A stream of what begins and ends from now on."""
-        if self.ring is None:
-            self.ring = EventRing(0)
-        return EventStream(self.ring, told, lambda: self.gone)
-
-    async def leave(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> list[BaseException]:
-        """Wait for the end of all jobs. Returns what there is to raise that is no failure of a job; `error` is the block's."""
-        if error is None:
-            self.close()
-        else:
-            self.abandon()
-        raised: list[BaseException] = []
-        try:
-            if not await self._manager.__aexit__(kind, error, tb) and error is not None:
-                raised.append(error)
-        except BaseExceptionGroup as group:  # the nursery's
-            raised.extend(group.exceptions)
-        except BaseException as alone:
-            raised.append(alone)
-        self.give_up()  # of what an error of the engine's own has left
-        self.gone = True
-        if self.ring is not None:
-            self.ring.wake()
-        return raised
-
-    def close(self) -> None:
-        """Take no more jobs, but from those that run."""
-        self.closed = True
-        self.look()
-
-    def abandon(self) -> None:
-        """Begin no job any more, and cancel those that run."""
-        self.give_up()
-        self._nursery.cancel_scope.cancel("a job of the run has failed, or its block has")
-
-    @trio.lowlevel.enable_ki_protection
-    async def watch(self) -> None:
-        """Return when the run is closed and all jobs have ended. A cancellation stops the queue in the moment it is made."""
-        while not self.closed or self.unfinished:
-            self._watching = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._cancelled)
-
-    def _cancelled(self, raise_cancel: object) -> trio.lowlevel.Abort:
-        self._watching = None
-        if not self.over and self._nursery.cancel_scope.cancel_called:
-            self.timed_out_after = self.failed
-        self.give_up()
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    def look(self) -> None:
-        """Wake those who wait for a change, and `watch`, if it may be there."""
-        super().look()
-        if self.closed and not self.unfinished and self._watching is not None:
-            trio.lowlevel.reschedule(self._watching)
-            self._watching = None
 
     def running(self) -> Iterator[Job[Any]]:
         """The jobs whose bodies have begun and not ended."""
         return (worker.job for worker in list(self.workers.values()) if worker.job is not None)
 
-    # Workers
-
     def hire(self) -> None:
         """Have a worker come."""
         self.held += 1
         self.coming = True
-        self._nursery.start_soon(self._work, None, name="worker")
+        self.nursery.start_soon(self._work, None, name="worker")
 
     def call(self) -> None:
         """Have a worker come for what is in the queue, if there is a slot and none is on the way."""
@@ -184,10 +105,10 @@ class Crew(Ledger):
             left, until = BATCH, now + SPELL
             while True:
                 if job is None:
-                    if turns or not queue:
+                    if turns or not (queue or self._fed()):
                         return False
                     job = queue.popleft()
-                if queue and not self.coming and self.held < self.limit:
+                if (queue or self.feed is not None) and not self.coming and self.held < self.limit:
                     self.hire()
                 if job.ended is not None:  # it was cancelled while it was queued
                     job = None
@@ -236,7 +157,7 @@ class Crew(Ledger):
         """Have a fresh worker in the job's context go on with the job, and with the slot."""
         worker.holds = False
         self.handed.add(job)
-        job._context.run(self._nursery.start_soon, self._work, job)
+        job._context.run(self.nursery.start_soon, self._work, job)
 
     def _begin(self, worker: Worker, job: Job[Any], more: More, now: float) -> None:
         if job.started is None:
@@ -265,7 +186,7 @@ class Crew(Ledger):
         if rest is None:
             self.end(job, Status.UNKNOWN, now)
         else:
-            not_ready = only_not_ready(rest)
+            not_ready = None if self.strict else only_not_ready(rest)
             rest = rest if not_ready is None else not_ready
             if more is not None and more.retry is not None and not more.stopped and self._again(job, more.retry, rest, now):
                 return cancelled
@@ -288,7 +209,7 @@ class Crew(Ledger):
         job.error = error
         job._running = None
         self.asleep[job] = scope = trio.CancelScope()
-        self._nursery.start_soon(self._sleep, job, scope, now + delay, name=f"{job.name} is tried again")
+        self.nursery.start_soon(self._sleep, job, scope, now + delay, name=f"{job.name} is tried again")
         return True
 
     @trio.lowlevel.enable_ki_protection

@@ -1,4 +1,7 @@
-"""A graph of jobs: each runs when those that it is after have succeeded."""
+"""A graph of jobs: each runs when those that it is after have succeeded.
+
+`trio.lowlevel` is used for protection from KeyboardInterrupt.
+"""
 
 from __future__ import annotations
 

@@ -255,21 +255,21 @@ class Opened:
     """A block in which a pool is open."""
 
     def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+        self.pool: Pool = pool
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Pool:
-        pool = self._pool
+        pool = self.pool
         if pool._crew is not None and not pool._crew.gone:
             raise RuntimeError("a pool is opened once at a time: make another one, with open_pool()")
         pool._crew = PoolCrew(pool.limit, pool.on_error, pool.timeout)
         await pool._crew.enter()
-        pool._crew.begin_watch()
+        pool._crew.beside(pool._crew.watch)
         return pool
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> bool:
-        crew = self._pool._crew
+        crew = self.pool._crew
         assert crew is not None
         raised = [each for each in await crew.leave(kind, error, tb) if not _is_told(each)]
         failed = [job.error for job in crew.failures if isinstance(job.error, Exception)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import attrs
@@ -35,8 +36,6 @@ class Report(Mapping[str, Job[Any]]):
         self._edges = edges
         self._crew = crew
         self._begun = False
-        self._places: dict[str, int] | None = None
-        self._after: list[list[int]] | None = None
 
     def __getitem__(self, name: str) -> Job[Any]:
         return self._jobs[name]
@@ -132,26 +131,26 @@ class Report(Mapping[str, Job[Any]]):
 
     def boundary(self) -> tuple[str, ...]:
         """The jobs that have succeeded and have one that has not somewhere after them, by name."""
-        jobs = list(self._jobs.values())
+        jobs = self._listed
         reached = self._walk([place for place, job in enumerate(jobs) if not job.ready], self._edges.after)
         return tuple(sorted(jobs[place].name for place in reached if jobs[place].ready))
 
     def blockers(self, name: str) -> tuple[str, ...]:
         """Those that a job is directly after and that have not succeeded, by name. Raises: KeyError for no job's name."""
-        jobs = list(self._jobs.values())
-        return tuple(sorted(jobs[place].name for place in self._edges.after[self._place(name)] if not jobs[place].ready))
+        jobs = self._listed
+        return tuple(sorted(jobs[place].name for place in self._edges.after[self._places[name]] if not jobs[place].ready))
 
     def subtree(self, name: str) -> tuple[str, ...]:
         """A job and all that are after it, directly or not, by name. Raises: KeyError for no job's name."""
-        names = list(self._jobs)
-        return tuple(sorted(names[place] for place in self._walk([self._place(name)], self._followers())))
+        jobs = self._listed
+        return tuple(sorted(jobs[place].name for place in self._walk([self._places[name]], self._followers)))
 
     # To look at
 
     def after(self, name: str) -> tuple[str, ...]:
         """Those that a job is directly after, in the order in which it named them. Raises: KeyError for no job's name."""
-        names = list(self._jobs)
-        return tuple(names[place] for place in self._edges.after[self._place(name)])
+        jobs = self._listed
+        return tuple([jobs[place].name for place in self._edges.after[self._places[name]]])
 
     def render(self) -> str:
         """The graph as text: a line for each job, after those that it is after."""
@@ -165,22 +164,23 @@ class Report(Mapping[str, Job[Any]]):
         """A stream of the jobs that begin and end from now on, and ends with the run: `async with report.events() as stream`."""
         return self._crew.events()
 
-    def _place(self, name: str) -> int:
-        if self._places is None:
-            self._places = {each: place for place, each in enumerate(self._jobs)}
-        return self._places[name]
+    @cached_property
+    def _listed(self) -> Sequence[Job[Any]]:
+        return tuple(self._jobs.values())
 
-    def _followers(self) -> list[list[int]]:
-        if self._after is None:
-            followers: list[list[int]] = [[] for _ in self._jobs]
-            for place, befores in enumerate(self._edges.after):
-                for before in befores:
-                    followers[before].append(place)
-            self._after = followers
-        return self._after
+    @cached_property
+    def _places(self) -> Mapping[str, int]:
+        return {name: place for place, name in enumerate(self._jobs)}
 
-    def _walk(self, start: Iterable[int], ways: Iterable[Iterable[int]]) -> set[int]:
-        ways = list(ways)
+    @cached_property
+    def _followers(self) -> Sequence[Sequence[int]]:
+        followers: list[list[int]] = [[] for _ in self._jobs]
+        for place, befores in enumerate(self._edges.after):
+            for before in befores:
+                followers[before].append(place)
+        return followers
+
+    def _walk(self, start: Iterable[int], ways: Sequence[Sequence[int]]) -> set[int]:
         found = set(start)
         todo = list(found)
         while todo:
