@@ -86,15 +86,16 @@ class Edges:
 
     def link_start(self, nodes: Sequence[N]) -> None:
         """Set the counters and references with which the nodes of a run are started."""
-        unlocks: list[list[N]] = [[] for _ in nodes]
+        unlocks: list[list[N] | None] = [None] * len(nodes)
         for node, befores in zip(nodes, self.after, strict=True):
             if befores:
                 node._left = len(befores)
                 for before in befores:
-                    unlocks[before].append(node)
-        for node, those in zip(nodes, unlocks, strict=True):
-            if those:
-                node._unlocks = those
+                    those = unlocks[before]
+                    if those is None:
+                        unlocks[before] = nodes[before]._unlocks = [node]
+                    else:
+                        those.append(node)
 
     def link(self, nodes: Sequence[S]) -> None:
         """Set the counters and references of the nodes of a run, for both walks."""

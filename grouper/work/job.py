@@ -312,11 +312,6 @@ class JobSpec(Generic[T_co]):
     timeout: float = math.inf
     when: When = all_ok
 
-    @property
-    def plain(self) -> bool:
-        """Whether it is no more than a function that is after others."""
-        return self.retry is None and self.timeout == math.inf and self.when is all_ok
-
 
 def job(
     fn: Callable[[Unpack[Ts]], Awaitable[T]],

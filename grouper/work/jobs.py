@@ -35,13 +35,16 @@ Given: TypeAlias = (
 
 def _as_specs(given: Given) -> tuple[tuple[str, JobSpec[Any]], ...]:
     pairs: list[Any] = list(given.items() if isinstance(given, Mapping) else given)
-    for place, pair in enumerate(pairs):
-        if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[0], str):
-            fix = "give a mapping of names to functions or job(...)s, or pairs of the two"
-            raise TypeError(f"{pair!r} is no job of a graph: {fix}")
-        if not isinstance(pair[1], JobSpec):
-            require_job(pair[1], pair[0], None, math.inf, all_ok)
-            pairs[place] = pair[0], JobSpec(pair[1])
+    fix = "give a mapping of names to functions or job(...)s, or pairs of the two"
+    try:
+        for place, (name, spec) in enumerate(pairs):
+            if not isinstance(name, str):
+                raise TypeError(f"{name!r} is not the name of a job: {fix}")
+            if not isinstance(spec, JobSpec):
+                require_job(spec, name, None, math.inf, all_ok)
+                pairs[place] = name, JobSpec(spec)
+    except ValueError:
+        raise TypeError(f"{pairs!r} is no graph of jobs: {fix}") from None
     return tuple(pairs)
 
 
@@ -95,10 +98,11 @@ class Jobs:
             context = copy_context()
             for job in report._jobs.values():
                 job._context = context
-                if not job._left:
+                if not job._left and job._more is None:
+                    crew.queue.append(job)
+                elif not job._left:
                     crew.may_begin(job, trio.current_time())
-                    if job.ended is not None:
-                        crew.settle(job)
+                    crew.settle(job)
             crew.closed = True
             crew.call()
             await crew.watch()
@@ -144,7 +148,7 @@ class Jobs:
         crew.unfinished = len(jobs)
         self._edges.link_start(jobs)
         for place, (_, spec) in enumerate(self.specs):
-            if not spec.plain:
+            if spec.retry is not None or spec.timeout != math.inf or spec.when is not all_ok:
                 more = jobs[place]._extra()
                 more.retry, more.timeout, more.when = spec.retry, spec.timeout, None if spec.when is all_ok else spec.when
                 more.after = tuple([jobs[before] for before in self._edges.after[place]])

@@ -100,7 +100,8 @@ class Report(Mapping[str, Job[Any]]):
         """How many jobs there are in each state: `waiting`, `running`, `success`, ..."""
         found: dict[str, int] = {}
         for job in self._jobs.values():
-            found[job.state] = found.get(job.state, 0) + 1
+            state = job.state  # once: from another thread it may be another one the next time
+            found[state] = found.get(state, 0) + 1
         return found
 
     def raise_for_status(self) -> None:
@@ -110,7 +111,8 @@ class Report(Mapping[str, Job[Any]]):
         """
         errors = self.errors
         if errors:
-            raise BaseExceptionGroup(f"{len(self.failed)} of {len(self)} jobs failed", errors)
+            late = "; the run timed out" if self.timed_out else ""
+            raise BaseExceptionGroup(f"{len(self.failed)} of {len(self)} jobs failed{late}", errors)
         if not self.ok:
             wrong = [job for job in self._jobs.values() if job.status is not Status.SUCCESS]
             raise not_ok(self.first_not_ready or min(wrong, key=lambda job: job.name))

@@ -26,28 +26,8 @@ import grouper
 from grouper import Dynamic, Ordered, Signals
 from grouper.signals import TERMINATE
 
-from . import by_hand, ours
-
-Main = Callable[[], Awaitable[object]]
-
-
-def cpu(main: Main) -> float:
-    """Seconds of CPU time of one `trio.run`."""
-    gc.collect()
-    before = time.process_time()
-    trio.run(main)
-    return time.process_time() - before
-
-
-def ratio(measured: Main, reference: Main, pairs: int) -> float:
-    """The median over pairs that are run in turns."""
-    return statistics.median([cpu(measured) / cpu(reference) for _ in range(pairs)])
-
-
-def show(what: str, value: str, bound: str) -> None:
-    """Print a line of the table."""
-    sys.stdout.write(f"{what:<72} {value:>12}   {bound}\n")
-    sys.stdout.flush()
+from . import by_hand, ours, work
+from .measuring import ratio, show
 
 
 def sizes(quick: bool) -> list[int]:
@@ -168,7 +148,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, few pairs: whether it works, not how fast")
     quick: bool = parser.parse_args().quick
     sys.stdout.write(f"trio {trio.__version__}, Python {sys.version.split()[0]}\n\n")
-    for part in (start_stop, memory, dynamic, events, importing):
+    for part in (start_stop, memory, dynamic, events, importing, *work.PARTS):
         part(quick)
 
 
