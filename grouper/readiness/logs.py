@@ -102,7 +102,8 @@ def log_line(path: str | os.PathLike[str], pattern: str | re.Pattern[str]) -> Lo
     bytes that are not as U+FFFD. A file that was rotated, removed or truncated is read again from its beginning when it is there
     again; what is written to a file between the last probe and its being rotated away is not seen.
 
-    Each poll begins at the beginning of the file, and reads at each probe what is new. So what an earlier run of the program has
+    Each poll begins at the beginning of the file, and reads at each probe what is new; asked by anything else than a poll, it reads
+    the whole each time. So what an earlier run of the program has
     written to the same file counts: remove the file before the program starts, or look for something that only this run writes.
 
     Not yet: no such file, no such line. It reads in a thread; a cancellation ends that after some lines.

@@ -72,8 +72,8 @@ async def _ask(check: Check[T], name: str, seconds: float) -> _Yes[T] | _No:
     except Exception as error:
         return _judged(check, name, error)
     except BaseExceptionGroup as group:
-        rest = group.split(NotReady)[1]
-        if rest is None or rest is group:
+        not_yet, rest = group.split(NotReady)
+        if not_yet is None or rest is None:
             raise
         raise rest from group.__cause__  # a "not yet" beside a cancellation is none of the errors that should outlive it
     await trio.lowlevel.checkpoint()

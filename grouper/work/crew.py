@@ -41,6 +41,7 @@ from .slots import WORKERS, Away, Worker, enclosing, involved, refuse_ring
 __all__ = ["Crew"]
 
 MISSING: Final = object()
+NOT_CALLED: Final = object()
 
 BATCH: Final = 64
 """After how many jobs a worker lets others run, at the latest."""
@@ -60,7 +61,7 @@ class Crew(Run):
 
     def running(self) -> Iterator[Job[Any]]:
         """The jobs whose bodies have begun and not ended."""
-        return (worker.job for worker in list(self.workers.values()) if worker.job is not None)
+        return (job for worker in list(self.workers.values()) if (job := worker.job) is not None)
 
     def hire(self) -> None:
         """Have a worker come."""
@@ -70,7 +71,7 @@ class Crew(Run):
 
     def call(self) -> None:
         """Have a worker come for what is in the queue, if there is a slot and none is on the way."""
-        if self.queue and self.held < self.limit and not self.coming:
+        if self.queue and self.held < self.limit and not self.coming and self.entered:
             self.hire()
 
     @trio.lowlevel.enable_ki_protection
@@ -81,17 +82,18 @@ class Crew(Run):
         if job is None:
             self.coming = False
         else:
-            self.handed.discard(job)
+            self.handed.pop(job, None)
         try:
             if trio.current_effective_deadline() == -math.inf:  # cancelled before `watch` could be told
-                self.give_up()
-            while await self._take_jobs(worker, job) and self.held <= self.limit:
+                self.cancelled()
+            while await self._take_jobs(worker, job) and worker.holds and self.held <= self.limit:
                 job = None
                 worker.marked = False
                 worker.scope = trio.CancelScope()
         finally:
-            if worker.job is not None:  # an error of the engine's own
+            if worker.job is not None and worker.job.ended is None:  # an error of the engine's own
                 self.end(worker.job, Status.UNKNOWN, trio.current_time())
+                self.settle(worker.job)
             del self.workers[task], WORKERS[task]
             if worker.holds:
                 self.release()
@@ -126,7 +128,7 @@ class Crew(Run):
                     self._begin(worker, job, job._more, now)
                 if self.ring is not None:
                     self.ring.publish(JobStarted, now, job)
-                awaitable: Any = None
+                awaitable: Any = NOT_CALLED
                 try:
                     awaitable = job._fn(*job._args)
                     value = await unprotected(awaitable)
@@ -144,6 +146,7 @@ class Crew(Run):
                     if job._unlocks or job._more is not None:
                         self.settle(job)
                 if worker.marked:
+                    worker.tidy()
                     return True
                 job = None
                 left -= 1
@@ -156,7 +159,7 @@ class Crew(Run):
     def _hand_over(self, worker: Worker, job: Job[Any]) -> None:
         """Have a fresh worker in the job's context go on with the job, and with the slot."""
         worker.holds = False
-        self.handed.add(job)
+        self.handed[job] = None
         job._context.run(self.nursery.start_soon, self._work, job)
 
     def _begin(self, worker: Worker, job: Job[Any], more: More, now: float) -> None:
@@ -181,8 +184,9 @@ class Crew(Run):
             if more is not None and not more.stopped:
                 late = JobTimeout(f"job {job.name!r} was not done within {more.timeout:g} s and was cancelled")
                 late.__cause__, rest = rest, late
-        if isinstance(rest, TypeError) and awaitable is not None and not inspect.isawaitable(awaitable):
-            rest = TypeError(f"job {job.name!r}: its function returned {awaitable!r}, which is not awaitable: make it `async def`")
+        if isinstance(rest, TypeError) and awaitable is not NOT_CALLED and not inspect.isawaitable(awaitable):
+            what = f"a {type(awaitable).__name__}, which is not awaitable"
+            rest = TypeError(f"job {job.name!r}: its function returned {what}: make it `async def`")
         if rest is None:
             self.end(job, Status.UNKNOWN, now)
         else:
@@ -233,9 +237,10 @@ class Crew(Run):
             job._extra().stopped = True
             worker.marked = True
             worker.scope.cancel(f"job {job.name!r} was cancelled")
+            worker.wake()
             return
         scope = self.asleep.pop(job, None)
-        self.handed.discard(job)
+        self.handed.pop(job, None)
         self.end(job, Status.UNKNOWN, trio.current_time())
         self.settle(job)
         self.call()
@@ -248,20 +253,24 @@ class Crew(Run):
         more = job._extra()
         task = trio.lowlevel.current_task()
         workers = enclosing(task)
-        if begun:
-            event = more.begun = more.begun or trio.Event()
-        else:
-            event = more.ended = more.ended or trio.Event()
+        event = more.begun if begun else more.ended
+        if event is None:
+            event = trio.Event()
+            if begun:
+                more.begun = event
+            else:
+                more.ended = event
         if not workers:
             await event.wait()
             return
         refuse_ring(workers, job)
-        more.awaited_by[task] = [worker.job for worker in workers if worker.job is not None]
+        waiting = more.inserted_by if begun else more.awaited_by
+        waiting[task] = [worker.job for worker in workers if worker.job is not None]
         try:
             async with Away(involved(workers, self)):
                 await event.wait()
         finally:
-            del more.awaited_by[task]
+            del waiting[task]
 
 
 def same(one: Context, other: Context) -> bool:

@@ -18,7 +18,7 @@ import trio
 
 from .job import Job, require_job, title
 from .ledger import OnError
-from .pool import DEFAULT_LIMIT, Opened, Pool, open_pool
+from .pool import DEFAULT_LIMIT, Opened, Pool, crew_of, open_pool
 from .submitting import PoolCrew
 
 __all__ = ["as_completed", "first", "gather", "map"]
@@ -48,20 +48,15 @@ async def map(  # as the builtin, of which it is the concurrent form
     jobs: list[Job[T]] = []
     require_job(fn, title(fn) if callable(fn) else repr(fn), None, math.inf, bool)
     async with open_pool(limit=limit, on_error=on_error, timeout=timeout) as pool:
-        _crew(pool).feed_from(_made(pool, fn, items, jobs.append))
+        crew_of(pool).feed_from(_made(pool, fn, items, jobs.append))
     return [cast("T", job.value) for job in jobs]  # all have succeeded: else the pool has raised
-
-
-def _crew(pool: Pool) -> PoolCrew:
-    assert pool._crew is not None
-    return pool._crew
 
 
 def _made(
     pool: Pool, fn: Callable[[A], Awaitable[Any]], items: Iterable[A], keep: Callable[[Job[Any]], object] | None
 ) -> Iterator[Job[Any]]:
     """The jobs for the items, made when they are wanted. One that is not ready has failed: there is no value to go on with."""
-    crew, context = _crew(pool), copy_context()
+    crew, context = crew_of(pool), copy_context()
     crew.strict = True
 
     def make() -> Iterator[Job[Any]]:
@@ -106,14 +101,16 @@ class Completed(Generic[A, T]):
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> AsyncIterator[tuple[A, T]]:
         pool = await self._opened.__aenter__()
-        crew = _crew(pool)
+        crew = crew_of(pool)
         crew.feed_from(_made(pool, self._one, self._items, None))
         crew.beside(self._close_at_end, crew)
         return self._receive
 
     @trio.lowlevel.enable_ki_protection
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> bool:
-        _crew(self._opened.pool).abandon()
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> bool | None:
+        crew_of(self._opened.pool).abandon()
         try:
             return await self._opened.__aexit__(kind, error, tb)
         finally:
@@ -144,7 +141,7 @@ async def gather(*fns: Call[Any]) -> tuple[Any, ...]:
     raised.
     """
     async with open_pool(limit=math.inf) as pool:
-        _crew(pool).strict = True
+        crew_of(pool).strict = True
         jobs = [pool.start(fn) for fn in fns]
     return tuple(job.value for job in jobs)
 
@@ -163,14 +160,14 @@ async def first(*fns: Call[T]) -> T:
         value = await fn()
         if not won:
             won.append(value)
-            _crew(pool).abandon()
+            crew_of(pool).abandon()
 
     pool = Pool(limit=math.inf, on_error="continue")
     for fn in fns:
         require_job(fn, repr(fn), None, math.inf, bool)
     try:
         async with Opened(pool):
-            _crew(pool).strict = True
+            crew_of(pool).strict = True
             for fn in fns:
                 pool.start(race, fn, name=title(fn))
     except ExceptionGroup:

@@ -90,19 +90,24 @@ class Host(Protocol):
         """Cancel the job, wherever it is."""
         ...
 
+    def waiting_for(self, job: Job[Any], /) -> list[Job[Any]]:
+        """The jobs that cannot go on before the job has ended."""
+        ...
+
 
 class More:
     """What few jobs need: who waits for them, and what they were given beside a function."""
 
-    __slots__ = ("after", "awaited_by", "begun", "ended", "key", "next", "retry", "stopped", "timeout", "when")
+    __slots__ = ("after", "awaited_by", "begun", "ended", "inserted_by", "joinable", "key", "retry", "stopped", "timeout", "when")
 
     def __init__(self) -> None:
         self.after: tuple[Job[Any], ...] = ()
         self.awaited_by: dict[trio.lowlevel.Task, Sequence[Job[Any]]] = {}
         self.begun: trio.Event | None = None
+        self.inserted_by: dict[trio.lowlevel.Task, Sequence[Job[Any]]] = {}
         self.ended: trio.Event | None = None
+        self.joinable: bool = False
         self.key: Hashable | None = None
-        self.next: Job[Any] | None = None
         self.retry: Backoff | None = None
         self.stopped: bool = False
         self.timeout: float = math.inf

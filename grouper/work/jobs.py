@@ -96,11 +96,17 @@ class Jobs:
         error: BaseException | None = None
         try:
             context = copy_context()
+            crew.queue.clear()
             for job in report._jobs.values():
                 job._context = context
-                if not job._left and job._more is None:
-                    crew.queue.append(job)
-                elif not job._left:
+                if not job._left and job.ended is None:
+                    if job._more is None or job._more.when is None:
+                        crew.queue.append(job)
+                    else:
+                        crew.handed[job] = None
+            for job in list(crew.handed):
+                if job.ended is None:
+                    del crew.handed[job]
                     crew.may_begin(job, trio.current_time())
                     crew.settle(job)
             crew.closed = True
@@ -122,6 +128,8 @@ class Jobs:
 
         Raises: as `Report.raise_for_status`; cut short by a stop signal to its group it returns, if no job failed.
         """
+        if signals.received is not None:
+            return
         error: BaseException | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._obey, signals)

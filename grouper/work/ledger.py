@@ -8,6 +8,7 @@ it, which is what false quiescence comes from.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import math
 from collections import deque
@@ -19,7 +20,7 @@ import trio
 
 from ..events import Event, EventRing
 from ..member import require_seconds
-from .job import Job, JobEnded, JobEvent, Status
+from .job import Job, JobEnded, JobEvent, More, Status, When
 from .slots import Slots
 
 __all__ = ["Ledger", "OnError"]
@@ -30,9 +31,6 @@ OnError: TypeAlias = Literal["cancel", "drain", "continue"]
 """What a failure does: cancel the others, begin no more, or nothing."""
 
 NOBODYS: Final = Context()
-
-FAILURES_KEPT: Final = 1_000
-"""How many failed jobs a pool remembers: it may run for months."""
 
 
 def told(entry: tuple[type[Event], float, Job[Any]]) -> JobEvent:
@@ -50,10 +48,12 @@ class Ledger(Slots):
         self.on_error: OnError = on_error
         self.unfinished: int = 0
         self.over: bool = False
-        self.keys: dict[Hashable, Job[Any]] = {}
+        self.keys: dict[Hashable, deque[Job[Any]]] = {}
+        """The jobs of each key, in the order in which they run: the first is queued, runs, or is to be tried again."""
         self.asleep: dict[Job[Any], trio.CancelScope] = {}
-        self.handed: set[Job[Any]] = set()
-        self.failures: deque[Job[Any]] = deque(maxlen=FAILURES_KEPT)
+        self.handed: dict[Job[Any], None] = {}
+        """Those on the way into the queue, or to a worker."""
+        self.failures: deque[Job[Any]] = deque()
         self.failed: int = 0
         self.interrupts: list[BaseException] = []
         self.ring: EventRing[Job[Any]] | None = None
@@ -113,9 +113,8 @@ class Ledger(Slots):
         if self.ring is not None:
             self.ring.publish(JobEnded, now, job)
         if job._more is not None:
+            job._more.after = ()
             job._more.tell_end()
-            if job._more.key is not None and self.keys.get(job._more.key) is job:
-                del self.keys[job._more.key]
         if self.unfinished <= self._mark:
             self.look()
 
@@ -141,6 +140,8 @@ class Ledger(Slots):
             now = done.ended
             if now is None:
                 continue
+            if done._more is not None and done._more.key is not None:
+                self._free_key(done, done._more.key)
             skips = not done.ready
             for other in done._unlocks:
                 other._left -= 1
@@ -152,9 +153,6 @@ class Ledger(Slots):
                 if other.ended is now:  # by that
                     todo.append(other)
             done._unlocks = ()
-            if done._more is not None and done._more.next is not None:
-                todo.append(self._follow(done._more.next, now))
-                done._more.next = None
 
     def _pass_on(self, done: Job[Any], other: Job[Any], now: float) -> None:
         """Act on the end, without success, of one that `other` is after."""
@@ -167,50 +165,78 @@ class Ledger(Slots):
             self.may_begin(other, now)
 
     def may_begin(self, job: Job[Any], now: float) -> None:
-        """Queue a job that has nothing left to wait for, if its `when` says so."""
+        """Queue a job that is after nobody any more, if its `when` says so, and no other job of its key is before it."""
         more = job._more
-        if more is not None and more.when is not None:
-            try:
-                wanted = more.when(more.after)
-            except Exception as error:
-                note(error, job, "in the `when` of")
-                self.fail(job, error, now)
+        if more is not None:
+            if more.when is not None and not self._is_wanted(job, more, more.when, now):
                 return
-            if not wanted:
-                job.blame = next((each.blame or each for each in more.after if not each.ready), None)
-                self.end(job, Status.SKIPPED, now)
-                return
-        self.queue.append(job)
-
-    def _follow(self, job: Job[Any], now: float) -> Job[Any]:
-        """Let a job begin that waited for the one before it of the same key."""
-        if job.ended is None:
-            job._left -= 1
             if self.over:
                 self.end(job, Status.UNKNOWN, now)
-                return job
-            if job._more is not None:
-                self.keys[job._more.key] = job
-            if not job._left:
-                self.may_begin(job, now)
-        return job
+                return
+            if more.key is not None:
+                those = self.keys.setdefault(more.key, deque())
+                those.append(job)
+                if len(those) > 1:
+                    return
+        self.queue.append(job)
+
+    def _is_wanted(self, job: Job[Any], more: More, when: When, now: float) -> bool:
+        try:
+            if when(more.after):
+                return True
+        except BaseException as error:
+            note(error, job, "in the `when` of")
+            self.fail(job, error, now)
+        else:
+            job.blame = next((each.blame or each for each in more.after if not each.ready), None)
+            self.end(job, Status.SKIPPED, now)
+        return False
+
+    def _free_key(self, job: Job[Any], key: Hashable) -> None:
+        """Let the next job of a key begin, if this one was before it."""
+        those = self.keys.get(key)
+        if those is None or those[0] is not job:
+            return
+        while those and those[0].ended is not None:
+            those.popleft()
+        if those:
+            self.queue.append(those[0])
+        else:
+            del self.keys[key]
+
+    def waiting_for(self, job: Job[Any]) -> list[Job[Any]]:
+        """The jobs that cannot go on before a job has ended."""
+        found = [other for other in job._unlocks if other.ended is None]
+        more = job._more
+        if more is not None:
+            for waiters in (more.awaited_by, more.inserted_by if job.started is None else {}):
+                found.extend(waiter for those in waiters.values() for waiter in those)
+            if more.key is not None:
+                found.extend(
+                    itertools.islice(itertools.dropwhile(lambda each: each is not job, self.keys.get(more.key, ())), 1, None)
+                )
+        return found
 
     def give_up(self) -> None:
         """Begin no job any more: those that have not begun end UNKNOWN, and so do those that were to be tried again."""
-        if self.over:
-            return
-        self.over = True
+        if not self.over:
+            self.over = True
+            self.sweep()
+
+    def sweep(self) -> None:
+        """End all jobs that do not run."""
         now = trio.current_time()
-        todo = [*self.queue, *self.handed, *self.asleep]
+        todo = [*self.queue, *self.handed, *self.asleep, *itertools.chain(*self.keys.values())]
         for job in self.running():
-            todo.extend(_behind(job))
+            todo.extend(job._unlocks)
         self.queue.clear()
         self.handed.clear()
+        self.keys.clear()
         sleepers = list(self.asleep.values())
         self.asleep.clear()
         for job in todo:  # which grows
             if job.ended is None and job._running is None:
-                todo.extend(_behind(job))
+                todo.extend(job._unlocks)
                 self.end(job, Status.UNKNOWN, now)
                 job._unlocks = ()
         for scope in sleepers:
@@ -226,12 +252,6 @@ def require_bounds(who: str, limit: float, on_error: str, timeout: float) -> Non
     if on_error not in get_args(OnError):
         raise ValueError(f'{who}: on_error={on_error!r} is not one of "cancel", "drain", "continue"')
     require_seconds(timeout, f"{who}: timeout")
-
-
-def _behind(job: Job[Any]) -> list[Job[Any]]:
-    """Those that wait for the end of a job before they may begin."""
-    following = None if job._more is None else job._more.next
-    return [*job._unlocks] if following is None else [*job._unlocks, following]
 
 
 def note(error: BaseException, job: Job[Any], where: str = "in") -> None:

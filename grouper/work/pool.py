@@ -19,7 +19,7 @@ import trio
 from ..backoff import Backoff
 from ..events import EventStream
 from ..exit import only_cancelled
-from ..signals import STOP_SIGNALS, Signals
+from ..signals import Signals
 from .crew import same
 from .job import Job, JobError, JobEvent, Status, When, all_ok, title
 from .ledger import OnError, require_bounds
@@ -232,10 +232,14 @@ class Pool:
         """Be open until a stop signal, then close, and return when all jobs have ended. The value is the pool."""
         async with Opened(self):
             task_status.started(self)
-            async for number in signals:
-                if number in STOP_SIGNALS:
-                    break
-            self.close()
+            with signals.cancelling():
+                await crew_of(self).ending.wait()
+
+
+def crew_of(pool: Pool) -> PoolCrew:
+    """The crew of an open pool."""
+    assert pool._crew is not None
+    return pool._crew
 
 
 def open_pool(*, limit: float = DEFAULT_LIMIT, on_error: OnError = "cancel", timeout: float = math.inf) -> Opened:
@@ -268,10 +272,11 @@ class Opened:
         return pool
 
     @trio.lowlevel.enable_ki_protection
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> bool:
-        crew = self.pool._crew
-        assert crew is not None
-        raised = [each for each in await crew.leave(kind, error, tb) if not _is_told(each)]
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> bool | None:
+        crew = crew_of(self.pool)
+        raised = [each for each in await crew.leave(kind, error, tb) if not _is_told(each, crew)]
         failed = [job.error for job in crew.failures if isinstance(job.error, Exception)]
         others = [*(each for each in raised if not only_cancelled(each)), *crew.interrupts]
         if crew.timed_out_after is not None:
@@ -287,6 +292,6 @@ class Opened:
         return True
 
 
-def _is_told(error: BaseException) -> bool:
+def _is_told(error: BaseException, crew: PoolCrew) -> bool:
     """Whether a block failed by waiting for a job whose own error is raised anyway."""
-    return isinstance(error, JobError) and error.job.status is Status.FAILED and isinstance(error.job._host, PoolCrew)
+    return isinstance(error, JobError) and error.job.status is Status.FAILED and error.job._host is crew

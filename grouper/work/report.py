@@ -83,7 +83,7 @@ class Report(Mapping[str, Job[Any]]):
         found = [job.error for job in self.failed if job.error is not None]
         place = self._crew.timed_out_after
         if place is not None:
-            found.insert(place, trio.TooSlowError(f"the jobs were not done within {self._crew.timeout:g} s"))
+            found.insert(place, self._too_slow)
         return tuple(found)
 
     @property
@@ -165,6 +165,10 @@ class Report(Mapping[str, Job[Any]]):
     def events(self) -> EventStream[Job[Any], JobEvent]:
         """A stream of the jobs that begin and end from now on, and ends with the run: `async with report.events() as stream`."""
         return self._crew.events()
+
+    @cached_property
+    def _too_slow(self) -> trio.TooSlowError:
+        return trio.TooSlowError(f"the jobs were not done within {self._crew.timeout:g} s")
 
     @cached_property
     def _listed(self) -> Sequence[Job[Any]]:

@@ -32,7 +32,9 @@ class Run(Ledger):
         self.timed_out_after: int | None = None
         """How many jobs had failed when the time was over."""
         self.closed: bool = False
+        self.entered: bool = False
         self.gone: bool = False
+        self.abandoned: bool = False
         self.feed: Iterator[Job[Any]] | None = None
         self._watching: trio.lowlevel.Task | None = None
         self._manager = trio.open_nursery()
@@ -40,6 +42,7 @@ class Run(Ledger):
     async def enter(self) -> None:
         """Begin the run: from now on there can be workers."""
         self.nursery = await self._manager.__aenter__()
+        self.entered = True
         self.nursery.cancel_scope.deadline = trio.current_time() + self.timeout
 
     def beside(self, fn: Callable[..., Awaitable[object]], *args: object) -> None:
@@ -68,7 +71,8 @@ class Run(Ledger):
             raised.extend(group.exceptions)
         except BaseException as alone:
             raised.append(alone)
-        self.give_up()  # of what an error of the engine's own has left
+        self.give_up()
+        self.sweep()  # of what an error of the engine's own has left
         self.gone = True
         if self.ring is not None:
             self.ring.wake()
@@ -81,7 +85,9 @@ class Run(Ledger):
 
     def abandon(self) -> None:
         """Begin no job any more, and cancel those that run."""
+        self.abandoned = True
         self.give_up()
+        self.cut_short()
         self.nursery.cancel_scope.cancel("a job of the run has failed, or its block has")
 
     @trio.lowlevel.enable_ki_protection
@@ -93,10 +99,16 @@ class Run(Ledger):
 
     def _cancelled(self, raise_cancel: object) -> trio.lowlevel.Abort:
         self._watching = None
-        if not self.over and self.nursery.cancel_scope.cancel_called:
+        self.cancelled()
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def cancelled(self) -> None:
+        """Act on a cancellation of the whole run, by its timeout or from outside."""
+        in_time = self.abandoned or trio.current_time() < self.nursery.cancel_scope.deadline
+        if not in_time and self.timed_out_after is None:
             self.timed_out_after = self.failed
         self.give_up()
-        return trio.lowlevel.Abort.SUCCEEDED
+        self.cut_short()
 
     def look(self) -> None:
         """Wake those who wait for a change, and `watch`, if it may be there."""

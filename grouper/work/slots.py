@@ -1,16 +1,17 @@
 """Who may run: the slots of a crew, of which there are `limit`, and who leaves one to others while it waits.
 
 A slot and being active are two things. A job whose body waits for another job has no slot meanwhile, so that parents that fill a
-pool can wait for their children; it is active all the time. Nobody has to say so: awaiting a job lets the slot go, and what lets
-it go gets one again, before any job that has not begun, when the wait is over. There is no semaphore: a worker that has finished
-its job hands its slot to whoever waits for one, and ends.
+pool can wait for their children; it is active all the time. Nobody has to say so: awaiting a job lets the slot go, and what lets it
+go gets one again, before any job that has not begun, when the wait is over. There is no semaphore: a worker that has finished its
+job hands its slot to whoever waits for one, and ends.
 
 What counts as the body of a job are also the tasks in nurseries inside it: if any of them waits for a job, the body counts as
 waiting. Else a body that waits in a nursery for children that wait would hold the slot that these need. So the limit can be
 passed by bodies of several tasks, of which one waits and others go on.
 
-A wait for a slot can be cancelled at once; the body then goes on without waiting, and one slot more than the limit is held until
-the job has ended. A cancelled job must not have to wait for others in order to clean up.
+The wait for a slot ends at once if the job is cancelled, or its time is over: it must not have to wait for others in order to clean
+up, and one slot more than the limit is held until it has ended. A cancel scope inside the body, such as a timeout around an await,
+does not let the body go on without a slot: like `trio.Condition.wait`, it gets its slot again first.
 
 `trio.lowlevel` is used to know in which job a task is, and for protection from KeyboardInterrupt.
 """
@@ -25,12 +26,23 @@ from typing import Any, Final
 import trio
 
 from ..errors import CycleError
+from ..exit import only_cancelled
 from .job import Job
 
 __all__ = ["Away", "Slots", "Worker", "enclosing", "refuse_ring"]
 
 WORKERS: Final[dict[trio.lowlevel.Task, Worker]] = {}
 """The tasks in which jobs run now, of all crews and threads."""
+
+
+class Turn:
+    """The place of a worker among those that wait for a slot; `given` once it has one."""
+
+    __slots__ = ("given", "woken")
+
+    def __init__(self) -> None:
+        self.given: bool = False
+        self.woken: trio.Event = trio.Event()
 
 
 class Slots:
@@ -41,8 +53,10 @@ class Slots:
         self.held: int = 0
         self.coming: bool = False
         self.queue: deque[Job[Any]] = deque()
-        self.turns: deque[trio.Event] = deque()
+        self.turns: deque[Turn] = deque()
         self.idle: int = 0
+        self.cut: bool = False
+        """Whether all that runs is cancelled."""
 
     def hire(self) -> None:
         """Have a worker come, which holds a slot from now on."""
@@ -55,30 +69,40 @@ class Slots:
     def release(self) -> None:
         """Give a slot that was held to who waits for it."""
         if self.turns and self.held <= self.limit:
-            self.turns.popleft().set()
+            turn = self.turns.popleft()
+            turn.given = True
+            turn.woken.set()
             return
         self.held -= 1
         if self.queue and not self.coming and self.held < self.limit:
             self.hire()
 
+    def cut_short(self) -> None:
+        """Let nobody wait for a slot any more: all that runs is cancelled."""
+        self.cut = True
+        for turn in self.turns:
+            turn.woken.set()
+
 
 class Worker:
     """A task that works on jobs, one after the other, in a scope of its own."""
 
-    __slots__ = ("crew", "holds", "idles", "job", "marked", "scope", "waits")
+    __slots__ = ("crew", "holds", "idles", "job", "marked", "scope", "turn", "waits")
 
     def __init__(self, crew: Slots) -> None:
         self.crew: Slots = crew
         self.job: Job[Any] | None = None
         self.scope: trio.CancelScope = trio.CancelScope()
         self.marked: bool = False
-        """Whether the scope, or the number of slots, is not to outlast the job."""
+        """Whether there is something to put right when the job has ended: the scope was used, or the slot was let go."""
         self.holds: bool = True
         self.waits: int = 0
         self.idles: int = 0
+        self.turn: Turn | None = None
 
     def let_go(self) -> None:
         """Have no slot, now that one more task of the body waits."""
+        self.marked = True
         self.waits += 1
         if self.holds:
             self.holds = False
@@ -93,25 +117,40 @@ class Worker:
             crew.held += 1
             self.holds = True
             return
-        turn = trio.Event()
+        turn = self.turn = Turn()
         crew.turns.append(turn)
         try:
-            await turn.wait()
-        except BaseException:
-            if not turn.is_set():
-                crew.turns.remove(turn)
-                crew.held += 1
-            self._took()
-            self.marked = True
+            await turn.woken.wait()
+        except trio.Cancelled:
+            if not crew.cut and not self.scope.cancel_called:
+                with trio.CancelScope(shield=True, deadline=self.scope.deadline):
+                    await turn.woken.wait()
             raise
-        self._took()
+        finally:
+            self._took(turn)
 
-    def _took(self) -> None:
-        """Have the slot, or give it back: meanwhile another task of the body may have got one, or begun to wait."""
+    def wake(self) -> None:
+        """Have the job not wait for a slot any more: it was cancelled."""
+        if self.turn is not None:
+            self.turn.woken.set()
+
+    def _took(self, turn: Turn) -> None:
+        """Have the slot, or one more than there are; but give it back if another task of the body has got one, or waits."""
+        self.turn = None
+        if not turn.given:
+            self.crew.turns.remove(turn)
+            self.crew.held += 1
         if self.holds or self.waits:
             self.crew.release()
         else:
             self.holds = True
+
+    def tidy(self) -> None:
+        """Put right what a body has left: a generator that was not closed can still be in a block without a slot."""
+        self.waits = 0
+        if self.idles:
+            self.idles = 0
+            self.crew.idled(-1)
 
 
 def enclosing(task: trio.lowlevel.Task) -> list[Worker]:
@@ -126,21 +165,25 @@ def enclosing(task: trio.lowlevel.Task) -> list[Worker]:
     return found
 
 
-def involved(workers: Sequence[Worker], crew: Slots | None) -> Sequence[Worker]:
-    """Those whose slot is let go to wait for a job of `crew`: the innermost, or all up to one that is of that crew."""
+def involved(workers: Sequence[Worker], crew: object) -> Sequence[Worker]:
+    """Those whose slot is let go to wait for a job of `crew`: up to the one that is of that crew, else all.
+
+    What is waited for may need a slot of any of them, if it is not of a crew inside.
+    """
     for place, worker in enumerate(workers, 1):
         if worker.crew is crew:
             return workers[:place]
-    return workers[:1]
+    return workers
 
 
 class Away:
     """A block of code in which workers have no slot: `async with`; with `idle` their jobs are not active either."""
 
-    __slots__ = ("_idle", "_workers")
+    __slots__ = ("_idle", "_jobs", "_workers")
 
     def __init__(self, workers: Sequence[Worker], *, idle: bool = False) -> None:
         self._workers = workers
+        self._jobs = [worker.job for worker in workers]
         self._idle = idle
 
     @trio.lowlevel.enable_ki_protection
@@ -153,30 +196,36 @@ class Away:
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        for worker in self._workers:
+        left = [worker for worker, job in zip(self._workers, self._jobs, strict=True) if worker.job is job]
+        for worker in left:
             worker.waits -= 1
             worker.idles -= self._idle
             if self._idle and worker.idles == 0:
                 worker.crew.idled(-1)
         interrupted: BaseException | None = None
-        for worker in self._workers:
+        for worker in left:
             try:
                 await worker.take_up()
             except BaseException as raised:  # the others are told as well, and then it goes on
                 interrupted = raised
-        if interrupted is not None:
+        if interrupted is not None and (error is None or only_cancelled(error) or not isinstance(interrupted, trio.Cancelled)):
             raise interrupted
 
 
 def refuse_ring(workers: Sequence[Worker], target: Job[Any]) -> None:
     """Raises: CycleError if `target` waits, over others or not, for a job in which the caller is."""
+    running = target._running
+    if isinstance(running, Worker) and not running.waits and all(running is not worker for worker in workers):
+        return
+    if running is None and not target._left and (target._more is None or target._more.key is None):
+        return
     seeds = [worker.job for worker in workers if worker.job is not None]
     came_from: dict[Job[Any], Job[Any] | None] = dict.fromkeys(seeds)
     todo = list(seeds)
     for waited in todo:  # which grows
         if waited is target:
             break
-        for waiter in _waiting_for(waited):
+        for waiter in waited._host.waiting_for(waited):
             if waiter not in came_from:
                 came_from[waiter] = waited
                 todo.append(waiter)
@@ -186,12 +235,3 @@ def refuse_ring(workers: Sequence[Worker], target: Job[Any]) -> None:
     while (next_one := came_from[path[-1]]) is not None:
         path.append(next_one)
     raise CycleError([each.name for each in (path[-1], *path)], "job", waiting=True)
-
-
-def _waiting_for(job: Job[Any]) -> list[Job[Any]]:
-    found = [other for other in job._unlocks if other.ended is None]
-    if job._more is not None:
-        found.extend(waiter for waiters in job._more.awaited_by.values() for waiter in waiters)
-        if job._more.next is not None:
-            found.append(job._more.next)
-    return found

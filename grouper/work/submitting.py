@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from contextvars import Context, copy_context
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import trio
 
@@ -21,6 +22,9 @@ __all__ = ["PoolClosed", "PoolCrew"]
 
 T = TypeVar("T")
 
+FAILURES_KEPT: Final = 1_000
+"""How many failed jobs a pool remembers: it may run for months."""
+
 
 class PoolClosed(Exception):  # noqa: N818 (what happened, like GroupClosed)
     """The pool takes no more jobs: it is closed, over, or not open yet."""
@@ -31,9 +35,16 @@ class PoolCrew(Crew):
 
     def __init__(self, limit: float, on_error: OnError, timeout: float) -> None:
         super().__init__(limit, on_error, timeout)
+        self.failures: deque[Job[Any]] = deque(maxlen=FAILURES_KEPT)
+        self.ending: trio.Event = trio.Event()
         self.serial: int = 0
         self.last: Context = copy_context()
         """The context of the job that was started last: a thousand jobs from one place share one."""
+
+    def give_up(self) -> None:
+        """Begin no job any more."""
+        super().give_up()
+        self.ending.set()
 
     def require_open(self, name: str) -> None:
         """Raises: PoolClosed, unless the caller is a job of this crew that has not been given up."""
@@ -61,30 +72,29 @@ class PoolCrew(Crew):
         require_job(fn, known, retry, timeout, when)
         befores = self._befores(known, after)
         try:
-            current = self.keys.get(key)
+            those = self.keys.get(key)
         except TypeError:
             raise TypeError(f"job {known!r}: key={key!r} cannot be hashed: use a string or a tuple") from None
-        if current is None:
-            job = self._new(fn, args, name)
-            if key is not None:
-                self.keys[key] = job
-        elif current._running is None and current not in self.handed and not (befores and current in self.asleep):
-            return self._join(current, fn, args, name, befores, retry, timeout, when)
+        plain = not befores and when is all_ok
+        if plain and those is not None and self._can_join(those[-1]):
+            job = those[-1]
+            job._fn, job._args, job._context, job._name = fn, args, copy_context(), name or job._name
         else:
-            following = current._extra().next
-            if following is not None and following.ended is None:
-                return self._join(following, fn, args, name, befores, retry, timeout, when)
-            job = current._extra().next = self._new(fn, args, name)
-            job._left = 1
+            self.serial += 1
+            self.unfinished += 1
+            job = Job(self, name or self.serial, fn, args, copy_context())
         more = job._extra()
-        more.key = key
-        self._policy(job, befores, retry, timeout, when)
-        if job.ended is None and not job._left:
-            self.may_begin(job, trio.current_time())
-        if job.ended is not None:
-            self.settle(job)
-        self.call()
+        more.key, more.retry, more.timeout = key, retry, timeout
+        if those is None or job is not those[-1]:
+            more.joinable, more.after, more.when = plain, befores, None if when is all_ok else when
+            self._tie(job, befores)
+            self.call()
         return job
+
+    def _can_join(self, job: Job[Any]) -> bool:
+        """Whether a job covers a call with the same key: it has not begun, or is to be tried again, and is after no other."""
+        joinable = job._more is not None and job._more.joinable
+        return joinable and job.ended is None and job._running is None and job not in self.handed
 
     def _befores(self, known: str, after: Job[Any] | Iterable[Job[Any]]) -> tuple[Job[Any], ...]:
         befores = (after,) if isinstance(after, Job) else tuple(dict.fromkeys(after))
@@ -97,37 +107,9 @@ class PoolCrew(Crew):
                 )
         return befores
 
-    def _new(self, fn: Callable[..., Awaitable[T]], args: tuple[Any, ...], name: str | None) -> Job[T]:
-        self.serial += 1
-        self.unfinished += 1
-        return Job(self, name or self.serial, fn, args, copy_context())
-
-    def _join(
-        self,
-        job: Job[Any],
-        fn: Callable[..., Awaitable[T]],
-        args: tuple[Any, ...],
-        name: str | None,
-        befores: tuple[Job[Any], ...],
-        retry: Backoff | None,
-        timeout: float,
-        when: When,
-    ) -> Job[T]:
-        """Have a job of the same key that was not begun do what is wanted now."""
-        queued = not job._left and job not in self.asleep
-        job._fn, job._args, job._context, job._name = fn, args, copy_context(), name or job._name
-        self._policy(job, befores, retry, timeout, when)
-        if queued and (job._left or job.ended is not None):
-            self.queue.remove(job)
-        if job.ended is not None:
-            self.settle(job)
-        return job
-
-    def _policy(self, job: Job[Any], befores: tuple[Job[Any], ...], retry: Backoff | None, timeout: float, when: When) -> None:
-        """Note what a job was given, and have it wait for others; it is skipped at once if one of these has it never begin."""
-        more = job._extra()
-        more.retry, more.timeout, more.when = retry, timeout, None if when is all_ok else when
-        more.after = (*more.after, *befores)
+    def _tie(self, job: Job[Any], befores: tuple[Job[Any], ...]) -> None:
+        """Have a job wait for others; queue it if it has nobody to wait for, and skip it if one of them has it never begin."""
+        now = trio.current_time()
         for other in befores:
             if other.ended is None:
                 job._left += 1
@@ -135,23 +117,25 @@ class PoolCrew(Crew):
                     other._unlocks.append(job)
                 else:
                     other._unlocks = [job]
-            elif more.when is None and not other.ready:
+            elif not other.ready and job._more is not None and job._more.when is None:
                 job.blame = other.blame or other
-                self.end(job, Status.SKIPPED, trio.current_time())
+                self.end(job, Status.SKIPPED, now)
                 return
+        if not job._left:
+            self.may_begin(job, now)
 
     # Waiting for the crew as a whole
 
     async def until_drained(self, workers: Sequence[Worker]) -> None:
         """Wait until there is no job, whether idle or not. `workers` are those in whose jobs the caller is."""
-        async with Away(workers[:1]):
+        async with Away(workers):
             await trio.lowlevel.checkpoint()
             while self.unfinished:
                 await self.change(0)
 
     async def until_quiescent(self, n: int, workers: Sequence[Worker]) -> None:
         """Wait until so many jobs are active. `workers` are those in whose jobs the caller is."""
-        async with Away(workers[:1]):
+        async with Away(workers):
             await trio.lowlevel.checkpoint()
             while True:
                 while self.active > n:
