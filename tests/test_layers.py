@@ -32,7 +32,7 @@ LAYERS: Final = (
 """Modules and packages, line by line: each imports from its own line and from those above."""
 
 ALLOWED: Final = {"trio", "attrs"}
-EXTRAS: Final = {"runners": {"hypercorn"}, "testing": {"pytest", "pytest_trio"}}
+EXTRAS: Final = {"runners": {"hypercorn"}, "readiness": {"httpx2"}, "cli": {"rich"}, "testing": {"pytest", "pytest_trio"}}
 """What a package may import beside the core's dependencies."""
 
 

@@ -87,7 +87,8 @@ async def test_started_twice_is_an_error_of_the_member() -> None:
 
 async def test_a_failed_check_is_the_members_failure_and_cancels_the_runner() -> None:
     """With its own error, which is not wrapped."""
-    check, cleaned = Check(), []
+    check = Check()
+    cleaned: list[bool] = []
 
     async def runner(signals: Signals, /, *, task_status: trio.TaskStatus[None]) -> None:
         try:
@@ -118,9 +119,8 @@ async def test_errors_of_both_are_told() -> None:
         async with grouper.invoke(Ordered([Member("db", runner, ready_when=check)])):
             pass
     (both,) = caught.value.exceptions
-    assert isinstance(both, ExceptionGroup)
-    assert both.message == "member 'db' and its ready_when failed"
-    assert [type(error) for error in both.exceptions] == [OSError, ValueError]
+    assert str(both).startswith("member 'db' and its ready_when failed")
+    assert [type(error) for error in getattr(both, "exceptions", ())] == [OSError, ValueError]
 
 
 async def test_the_runners_error_is_not_wrapped() -> None:

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import trio
-import trio.testing
 
 TEXT: Final = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text()
 RECIPES: Final = {

@@ -26,7 +26,7 @@ import math
 from collections.abc import Iterator
 from contextvars import Context, copy_context
 from types import CoroutineType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import trio
 
@@ -173,8 +173,9 @@ class Crew(Run):
 
     # What a body raised
 
-    def _raised(self, worker: Worker, job: Job[Any], awaitable: object, error: BaseException, now: float) -> BaseException | None:
+    def _raised(self, worker: Worker, job: Job[Any], awaitable: Any, error: BaseException, now: float) -> BaseException | None:
         """Settle how a job has ended, or that it is tried again. Returns a cancellation that is not the job's own."""
+        not_async = awaitable is not NOT_CALLED and not inspect.isawaitable(awaitable)
         if isinstance(awaitable, CoroutineType):
             awaitable.close()  # Ctrl-C can come before its first line
         cancelled, rest = parted(error)
@@ -184,7 +185,7 @@ class Crew(Run):
             if more is not None and not more.stopped:
                 late = JobTimeout(f"job {job.name!r} was not done within {more.timeout:g} s and was cancelled")
                 late.__cause__, rest = rest, late
-        if isinstance(rest, TypeError) and awaitable is not NOT_CALLED and not inspect.isawaitable(awaitable):
+        if isinstance(rest, TypeError) and not_async:
             what = f"a {type(awaitable).__name__}, which is not awaitable"
             rest = TypeError(f"job {job.name!r}: its function returned {what}: make it `async def`")
         if rest is None:
@@ -288,13 +289,15 @@ def parted(error: BaseException) -> tuple[BaseException | None, BaseException | 
     if isinstance(error, trio.Cancelled):
         return error, None
     if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return group.split(trio.Cancelled)
     return None, error
 
 
 def only_not_ready(error: BaseException) -> NotReady | None:
     """The NotReady that an error is, or that a group has nothing else of: a nursery in a body wraps it."""
-    if isinstance(error, BaseExceptionGroup) and error.split(NotReady)[1] is None:
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        found = None if group.split(NotReady)[1] is not None else group.exceptions[0]
+        return None if found is None else only_not_ready(found)
     return error if isinstance(error, NotReady) else None
