@@ -175,7 +175,7 @@ class Crew(Run):
 
     def _raised(self, worker: Worker, job: Job[Any], awaitable: Any, error: BaseException, now: float) -> BaseException | None:
         """Settle how a job has ended, or that it is tried again. Returns a cancellation that is not the job's own."""
-        not_async = awaitable is not NOT_CALLED and not inspect.isawaitable(awaitable)
+        not_async = None if awaitable is NOT_CALLED or inspect.isawaitable(awaitable) else type(awaitable).__name__
         if isinstance(awaitable, CoroutineType):
             awaitable.close()  # Ctrl-C can come before its first line
         cancelled, rest = parted(error)
@@ -186,8 +186,7 @@ class Crew(Run):
                 late = JobTimeout(f"job {job.name!r} was not done within {more.timeout:g} s and was cancelled")
                 late.__cause__, rest = rest, late
         if isinstance(rest, TypeError) and not_async:
-            what = f"a {type(awaitable).__name__}, which is not awaitable"
-            rest = TypeError(f"job {job.name!r}: its function returned {what}: make it `async def`")
+            rest = TypeError(f"job {job.name!r}: its function returned a {not_async}, which is not awaitable: make it `async def`")
         if rest is None:
             self.end(job, Status.UNKNOWN, now)
         else:
