@@ -107,12 +107,15 @@ class Report(Mapping[str, Job[Any]]):
     def raise_for_status(self) -> None:
         """Do nothing if the run is `ok`, and raise otherwise.
 
-        Raises: an ExceptionGroup of all `errors`; without any, JobNotReady, JobSkipped or JobCancelled of the first by name.
+        Raises: an ExceptionGroup of all `errors`; without any, JobNotReady, JobSkipped or JobCancelled of the first by name;
+        RuntimeError while the run is not over.
         """
         errors = self.errors
         if errors:
             late = "; the run timed out" if self.timed_out else ""
             raise BaseExceptionGroup(f"{len(self.failed)} of {len(self)} jobs failed{late}", errors)
+        if not self.finished:
+            raise RuntimeError("the jobs are not done yet: await `execute()` or `run_jobs()` before `raise_for_status()`")
         if not self.ok:
             wrong = [job for job in self._jobs.values() if job.status is not Status.SUCCESS]
             raise not_ok(self.first_not_ready or min(wrong, key=lambda job: job.name))

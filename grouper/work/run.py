@@ -37,10 +37,10 @@ class Run(Ledger):
         self.abandoned: bool = False
         self.feed: Iterator[Job[Any]] | None = None
         self._watching: trio.lowlevel.Task | None = None
-        self._manager = trio.open_nursery()
 
     async def enter(self) -> None:
         """Begin the run: from now on there can be workers."""
+        self._manager = trio.open_nursery()
         self.nursery = await self._manager.__aenter__()
         self.entered = True
         self.nursery.cancel_scope.deadline = trio.current_time() + self.timeout

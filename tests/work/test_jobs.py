@@ -231,3 +231,14 @@ async def test_what_is_no_exception_comes_out_bare() -> None:
     with pytest.raises(SystemExit):
         await run_jobs({"other": other, "leaves": leaves})
     assert cleaned == [True]
+
+
+def test_a_graph_can_be_drawn_where_no_trio_runs() -> None:
+    """Its report is there before any run."""
+    assert "waiting" in Jobs({"a": noop}).report.render()
+
+
+def test_nothing_is_said_of_a_run_that_is_not_over() -> None:
+    """Neither that it is fine nor that it is not."""
+    with pytest.raises(RuntimeError, match="not done yet: await"):
+        Jobs({"a": noop}).report.raise_for_status()
