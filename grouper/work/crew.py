@@ -32,6 +32,7 @@ import trio
 
 from ..backoff import Backoff
 from ..errors import NotReady
+from ..exit import only_cancelled
 from ..process import unprotected
 from .job import SUCCESS, Job, JobStarted, JobTimeout, More, Status
 from .ledger import OnError, logger, note
@@ -180,7 +181,7 @@ class Crew(Run):
             awaitable.close()  # Ctrl-C can come before its first line
         cancelled, rest = parted(error)
         more = job._more
-        if cancelled is not None and worker.marked and worker.scope.cancel_called:
+        if worker.marked and (cancelled is not None or while_cancelled(error)) and worker.scope.cancel_called:
             cancelled = None
             if more is not None and not more.stopped:
                 late = JobTimeout(f"job {job.name!r} was not done within {more.timeout:g} s and was cancelled")
@@ -291,6 +292,14 @@ def parted(error: BaseException) -> tuple[BaseException | None, BaseException | 
         group = cast("BaseExceptionGroup[BaseException]", error)
         return group.split(trio.Cancelled)
     return None, error
+
+
+def while_cancelled(error: BaseException) -> bool:
+    """Whether it was raised where a cancellation was being handled, in whose place it came."""
+    context = error.__context__
+    while context is not None and not only_cancelled(context):
+        context = context.__context__
+    return context is not None
 
 
 def only_not_ready(error: BaseException) -> NotReady | None:

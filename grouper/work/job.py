@@ -124,8 +124,8 @@ class Job(Node, Generic[T_co]):
     """Something that is done once, or was; await it any number of times, also after its end, for its value.
 
     `status` is UNKNOWN until it has `ended`. `started` and `ended` are times of trio's clock, None if it never did; `attempts`
-    counts how often its body was begun. `value` is what it returned, `error` what it raised last, `blame` the job because of which
-    it was skipped. Attributes can be read from any thread.
+    counts how often its body was begun. `value` is what it returned, `error` what its last try raised, `blame` the job because
+    of which it was skipped. Attributes can be read from any thread.
     """
 
     __slots__ = (

@@ -20,7 +20,7 @@ import trio
 
 from ..events import Event, EventRing
 from ..member import require_seconds
-from .job import Job, JobEnded, JobEvent, More, Status, When
+from .job import SUCCESS, Job, JobEnded, JobEvent, More, Status, When
 from .slots import Slots
 
 __all__ = ["Ledger", "OnError"]
@@ -59,8 +59,8 @@ class Ledger(Slots):
         self.ring: EventRing[Job[Any]] | None = None
         self.stirred: int = 0
         """How often a job has begun to be idle, or has ceased to be."""
-        self._threshold = 0
-        self._mark = 0
+        self._threshold: float = 0
+        self._mark: float = 0
         self._quiet: trio.Event | None = None
 
     def running(self) -> Iterable[Job[Any]]:
@@ -85,7 +85,7 @@ class Ledger(Slots):
         self._mark = self._threshold + self.idle
         self.look()
 
-    async def change(self, threshold: int) -> None:
+    async def change(self, threshold: float) -> None:
         """Wait until a job has ended or is idle, and `active` is the threshold or less then."""
         if self._quiet is None:
             self._quiet = trio.Event()
@@ -114,6 +114,8 @@ class Ledger(Slots):
             self.ring.publish(JobEnded, now, job)
         if job._more is not None:
             job._more.after = ()
+            if status is SUCCESS:
+                job.error = None  # that of an earlier try
             job._more.tell_end()
         if self.unfinished <= self._mark:
             self.look()

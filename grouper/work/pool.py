@@ -190,9 +190,9 @@ class Pool:
         """Wait until `active` is `n` or less: nothing can become ready any more but by those `n`, or from outside.
 
         Exact where jobs wait for jobs. A job in `idle()` waits for something else, of which the pool cannot know when it comes:
-        while there are such jobs it must stay quiet for two turns of trio's scheduler, in which one who was woken by the last job
-        can come back. In a job it counts the caller. Raises: ValueError for a negative `n`; RuntimeError where the caller itself
-        would keep it from ever returning.
+        while there are such jobs it must stay quiet for two turns of trio's scheduler, in which one who was woken by the last
+        job can come back. What waits for a job in `idle()` does not count either. In a job it counts the caller. Raises:
+        ValueError for a negative `n`; RuntimeError where the caller itself would keep it from ever returning.
         """
         if isinstance(n, bool) or not isinstance(n, int):
             raise TypeError(f"quiescent({n!r}): it is told a number of jobs")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from contextvars import Context, copy_context
@@ -133,16 +134,27 @@ class PoolCrew(Crew):
             while self.unfinished:
                 await self.change(0)
 
+    def _behind_idle(self) -> set[Job[Any]]:
+        """The jobs that cannot go on before one has ended that is idle, which they would keep from ever seeing quiet."""
+        idle = [worker.job for worker in self.workers.values() if worker.idles and worker.job is not None]
+        todo, found = [*idle], set[Job[Any]]()
+        while todo:
+            for job in self.waiting_for(todo.pop()):
+                if job not in found and job._host is self and job not in idle:
+                    found.add(job)
+                    todo.append(job)
+        return found
+
     async def until_quiescent(self, n: int, workers: Sequence[Worker]) -> None:
         """Wait until so many jobs are active. `workers` are those in whose jobs the caller is."""
         async with Away(workers):
             await trio.lowlevel.checkpoint()
             while True:
-                while self.active > n:
-                    await self.change(n)
+                while self.active - len(self._behind_idle()) > n:
+                    await self.change(math.inf if self.idle else n)
                 seen = self.serial, self.stirred
                 if self.idle:
                     await trio.lowlevel.checkpoint()
                     await trio.lowlevel.checkpoint()
-                if self.active <= n and seen == (self.serial, self.stirred):
+                if self.active - len(self._behind_idle()) <= n and seen == (self.serial, self.stirred):
                     return

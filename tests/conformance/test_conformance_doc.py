@@ -34,9 +34,6 @@ def numbered(**last: int) -> tuple[str, ...]:
     return tuple(f"{letter}{number}" for letter, end in last.items() for number in range(1, end + 1))
 
 
-LATER: Final = ("R", "G")
-"""The letters of the work contract whose rows have no tests to name yet. Remove this, and what uses it, when they have."""
-
 IFRIT: Final = Page("conformance.md", (*map(str, range(1, 81)), *numbered(B=29, C=5)))
 WORK: Final = Page("conformance-work.md", numbered(S=23, C=11, D=28, L=8, R=9, G=6), "work ")
 PAGES: Final = (IFRIT, WORK)
@@ -68,7 +65,7 @@ def rows(page: Page) -> list[Row]:
     return [Row(page, *each) for each in cells if re.fullmatch(r"[A-Z]?\d+", each[0])]
 
 
-ROWS: Final = [row for page in PAGES for row in rows(page) if page is IFRIT or row.number[0] not in LATER]
+ROWS: Final = [row for page in PAGES for row in rows(page)]
 
 
 @cache
@@ -81,7 +78,7 @@ def marked() -> dict[str, list[str]]:
                 if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.contract":
                     (number,) = map(ast.literal_eval, decorator.args)
                     found.setdefault(number, []).append(getattr(node, "name", ""))
-    return {number: tests for number, tests in found.items() if number.removeprefix(WORK.prefix)[0] not in LATER}
+    return found
 
 
 def explained(page: Page) -> list[str]:

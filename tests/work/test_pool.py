@@ -440,3 +440,69 @@ async def test_all_done_runs_what_cleans_up() -> None:
         async with open_pool(on_error="continue", limit=math.inf) as pool:
             pool.start(clean, after=[pool.start(fails), pool.start(trio.sleep, 3)], when=all_done)
     assert cleaned == [1]
+
+
+async def test_what_waits_for_an_idle_job_does_not_keep_it_from_seeing_quiet() -> None:
+    """Nothing can come of it before that job has ended, also if it was started meanwhile."""
+    seen: list[str] = []
+
+    async def looks() -> None:
+        async with pool.idle():
+            await pool.quiescent(0)
+        seen.append("quiet")
+
+    async def works() -> None:
+        await trio.sleep(5)
+        pool.start(noop, after=looking)
+        seen.append("worked")
+
+    async with open_pool() as pool:
+        looking = pool.start(looks)
+        pool.start(noop, after=pool.start(noop, after=looking))
+        pool.start(works)
+    assert seen == ["worked", "quiet"]
+
+
+async def test_what_is_raised_in_the_place_of_a_timeout_is_its_cause() -> None:
+    """Neither of the two is lost."""
+
+    async def body() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise OSError("while cleaning up")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with open_pool() as pool:
+            pool.start(body, timeout=5)
+    (error,) = caught.value.exceptions
+    assert isinstance(error, JobTimeout)
+    assert isinstance(error.__cause__, OSError)
+
+
+async def test_an_error_at_the_end_of_the_time_is_no_timeout() -> None:
+    """Nobody had cancelled it."""
+
+    async def body() -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(5)
+        raise OSError("at last")
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with open_pool() as pool:
+            pool.start(body, timeout=5)
+    assert isinstance(caught.value.exceptions[0], OSError)
+
+
+async def test_a_job_that_has_succeeded_has_no_error_of_an_earlier_try() -> None:
+    """`attempts` tells that there was one."""
+    tries: list[int] = []
+
+    async def body() -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise OSError
+
+    async with open_pool() as pool:
+        job = pool.start(body, retry=Backoff(1))
+    assert (job.status, job.error, job.attempts) == (Status.SUCCESS, None, 3)
