@@ -62,6 +62,8 @@ class Run(Ledger):
         if error is None:
             self.close()
         else:
+            if self.nursery.cancel_scope.cancel_called:  # which `watch` does not see any more if all jobs have ended
+                self.cancelled()
             self.abandon()
         raised: list[BaseException] = []
         try:

@@ -506,3 +506,13 @@ async def test_a_job_that_has_succeeded_has_no_error_of_an_earlier_try() -> None
     async with open_pool() as pool:
         job = pool.start(body, retry=Backoff(1))
     assert (job.status, job.error, job.attempts) == (Status.SUCCESS, None, 3)
+
+
+async def test_a_block_can_be_too_slow_when_all_jobs_have_ended() -> None:
+    """It is the block that the timeout cuts then, and it is told as ever."""
+    with pytest.raises(trio.TooSlowError):
+        async with open_pool(timeout=5) as pool:
+            pool.start(noop)
+            pool.close()
+            await pool.drained()
+            await trio.sleep_forever()
