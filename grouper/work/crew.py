@@ -30,7 +30,6 @@ from typing import Any, Final, cast
 
 import trio
 
-from ..backoff import Backoff
 from ..errors import NotReady
 from ..exit import only_cancelled
 from ..process import unprotected
@@ -56,8 +55,6 @@ class Crew(Run):
 
     def __init__(self, limit: float, on_error: OnError, timeout: float) -> None:
         super().__init__(limit, on_error, timeout)
-        self.strict: bool = False
-        """Whether a job that is not ready has failed."""
         self.workers: dict[trio.lowlevel.Task, Worker] = {}
 
     def running(self) -> Iterator[Job[Any]]:
@@ -166,8 +163,11 @@ class Crew(Run):
     def _begin(self, worker: Worker, job: Job[Any], more: More, now: float) -> None:
         if job.started is None:
             job.started = now
-        if more.begun is not None:
-            more.begun.set()
+        if more.began is None:
+            more.began = now
+        for each in (more, *(covered._extra() for covered in more.covers)):
+            if each.begun is not None:
+                each.begun.set()
         if more.timeout != math.inf:
             worker.scope.deadline = now + more.timeout
             worker.marked = True
@@ -193,7 +193,7 @@ class Crew(Run):
         else:
             not_ready = None if self.strict else only_not_ready(rest)
             rest = rest if not_ready is None else not_ready
-            if more is not None and more.retry is not None and not more.stopped and self._again(job, more.retry, rest, now):
+            if more is not None and not more.stopped and self._again(job, more, rest, now):
                 return cancelled
             if not_ready is None:
                 note(rest, job)
@@ -204,15 +204,23 @@ class Crew(Run):
         self.settle(job)
         return cancelled
 
-    def _again(self, job: Job[Any], retry: Backoff, error: BaseException, now: float) -> bool:
-        """Have a job tried again after a delay, in which it has no slot; False if that is over."""
-        assert job.started is not None
-        delay = retry.next(error, job.attempts, now - job.started) if isinstance(error, Exception) and not self.over else None
-        if delay is None:
+    def _again(self, job: Job[Any], more: More, error: BaseException, now: float) -> bool:
+        """Have a job tried again after a delay, in which it has no slot; False if it is not to be."""
+        if more.retry is None or more.began is None or not isinstance(error, Exception):
             return False
-        logger.info("job %r is tried again in %.3g s: %r", job.name, delay, error)
+        delay = more.retry.next(error, job.attempts - more.tried_before, now - more.began)
+        if delay is None or (self.over and not self.stopping):
+            return False
         job.error = error
+        if self.stopping:  # as its group is: it was to be tried again, so it has not failed
+            self.end(job, Status.UNKNOWN, now)
+            self.settle(job)
+            return True
         job._running = None
+        if more.key is not None and self.cover_next(job, more.key):
+            self.queue.append(job)
+            return True
+        logger.info("job %r is tried again in %.3g s: %r", job.name, delay, error)
         self.asleep[job] = scope = trio.CancelScope()
         self.nursery.start_soon(self._sleep, job, scope, now + delay, name=f"{job.name} is tried again")
         return True
@@ -242,6 +250,8 @@ class Crew(Run):
             return
         scope = self.asleep.pop(job, None)
         self.handed.pop(job, None)
+        if job._more is not None and job._more.covers:
+            self.bequeath(job, job._more.key)
         self.end(job, Status.UNKNOWN, trio.current_time())
         self.settle(job)
         self.call()

@@ -98,7 +98,21 @@ class Host(Protocol):
 class More:
     """What few jobs need: who waits for them, and what they were given beside a function."""
 
-    __slots__ = ("after", "awaited_by", "begun", "ended", "inserted_by", "joinable", "key", "retry", "stopped", "timeout", "when")
+    __slots__ = (
+        "after",
+        "awaited_by",
+        "began",
+        "begun",
+        "covers",
+        "ended",
+        "inserted_by",
+        "key",
+        "retry",
+        "stopped",
+        "timeout",
+        "tried_before",
+        "when",
+    )
 
     def __init__(self) -> None:
         self.after: tuple[Job[Any], ...] = ()
@@ -106,7 +120,11 @@ class More:
         self.begun: trio.Event | None = None
         self.inserted_by: dict[trio.lowlevel.Task, Sequence[Job[Any]]] = {}
         self.ended: trio.Event | None = None
-        self.joinable: bool = False
+        self.covers: list[Job[Any]] = []
+        """Jobs of other calls with the same key that end with this one, and as it does."""
+        self.began: float | None = None
+        self.tried_before: int = 0
+        """When the tries began that count for `retry`, and how many there had been for calls before the freshest."""
         self.key: Hashable | None = None
         self.retry: Backoff | None = None
         self.stopped: bool = False

@@ -148,6 +148,7 @@ class Jobs:
     async def _obey(self, signals: Signals) -> None:
         async for number in signals:
             if number in STOP_SIGNALS:
+                self.report._crew.stopping = True
                 self.report._crew.give_up()
 
     def _prepared(self) -> Report:

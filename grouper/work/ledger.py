@@ -12,16 +12,17 @@ import itertools
 import logging
 import math
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from contextvars import Context
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 import trio
 
+from ..errors import CycleError
 from ..events import Event, EventRing
 from ..member import require_seconds
 from .job import SUCCESS, Job, JobEnded, JobEvent, More, Status, When
-from .slots import Slots
+from .keys import Keys
 
 __all__ = ["Ledger", "OnError"]
 
@@ -40,19 +41,16 @@ def told(entry: tuple[type[Event], float, Job[Any]]) -> JobEvent:
     return kind(job.name, time, job)
 
 
-class Ledger(Slots):
+class Ledger(Keys):
     """The jobs of one run that have not ended, and the failures of those that have."""
 
     def __init__(self, limit: float, on_error: OnError) -> None:
         super().__init__(limit)
         self.on_error: OnError = on_error
+        self.strict: bool = False
+        """Whether a job that is not ready has failed."""
         self.unfinished: int = 0
         self.over: bool = False
-        self.keys: dict[Hashable, deque[Job[Any]]] = {}
-        """The jobs of each key, in the order in which they run: the first is queued, runs, or is to be tried again."""
-        self.asleep: dict[Job[Any], trio.CancelScope] = {}
-        self.handed: dict[Job[Any], None] = {}
-        """Those on the way into the queue, or to a worker."""
         self.failures: deque[Job[Any]] = deque()
         self.failed: int = 0
         self.interrupts: list[BaseException] = []
@@ -113,17 +111,25 @@ class Ledger(Slots):
         if self.ring is not None:
             self.ring.publish(JobEnded, now, job)
         if job._more is not None:
-            job._more.after = ()
-            if status is SUCCESS:
-                job.error = None  # that of an earlier try
-            job._more.tell_end()
+            self._end_more(job, job._more, status, now)
         if self.unfinished <= self._mark:
             self.look()
+
+    def _end_more(self, job: Job[Any], more: More, status: Status, now: float) -> None:
+        more.after = ()
+        if status is SUCCESS:
+            job.error = None  # that of an earlier try
+        more.tell_end()
+        for other in more.covers:
+            if other.ended is None:
+                other.value, other.error, other.started, other.attempts = job.value, job.error, job.started, job.attempts
+                self.end(other, status, now)
 
     def fail(self, job: Job[Any], error: BaseException, now: float) -> None:
         """End a job with an error, and do what `on_error` says."""
         job.error = error
-        logger.warning("job %r failed at try %d: %r", job.name, job.attempts, error)
+        told = logging.DEBUG if self.strict else logging.INFO if self.on_error == "cancel" else logging.WARNING
+        logger.log(told, "job %r failed%s: %r", job.name, f" at try {job.attempts}" if job.attempts > 1 else "", error)
         if self.on_error == "cancel" or not isinstance(error, Exception):
             self.abandon()  # before those who wait for it are told: they are cancelled, and do not fail with it
         elif self.on_error == "drain":
@@ -143,7 +149,9 @@ class Ledger(Slots):
             if now is None:
                 continue
             if done._more is not None and done._more.key is not None:
-                self._free_key(done, done._more.key)
+                self.free(done, done._more.key)
+                todo.extend(done._more.covers)
+                done._more.covers = []
             skips = not done.ready
             for other in done._unlocks:
                 other._left -= 1
@@ -176,10 +184,12 @@ class Ledger(Slots):
                 self.end(job, Status.UNKNOWN, now)
                 return
             if more.key is not None:
-                those = self.keys.setdefault(more.key, deque())
-                those.append(job)
-                if len(those) > 1:
-                    return
+                path = self.ring_by(job, more.key)
+                if path:
+                    self.fail(job, CycleError(path, "job", waiting=True), now)
+                else:
+                    self.admit(job, more.key)
+                return
         self.queue.append(job)
 
     def _is_wanted(self, job: Job[Any], more: More, when: When, now: float) -> bool:
@@ -194,18 +204,6 @@ class Ledger(Slots):
             self.end(job, Status.SKIPPED, now)
         return False
 
-    def _free_key(self, job: Job[Any], key: Hashable) -> None:
-        """Let the next job of a key begin, if this one was before it."""
-        those = self.keys.get(key)
-        if those is None or those[0] is not job:
-            return
-        while those and those[0].ended is not None:
-            those.popleft()
-        if those:
-            self.queue.append(those[0])
-        else:
-            del self.keys[key]
-
     def waiting_for(self, job: Job[Any]) -> list[Job[Any]]:
         """The jobs that cannot go on before a job has ended."""
         found = [other for other in job._unlocks if other.ended is None]
@@ -213,11 +211,7 @@ class Ledger(Slots):
         if more is not None:
             for waiters in (more.awaited_by, more.inserted_by if job.started is None else {}):
                 found.extend(waiter for those in waiters.values() for waiter in those)
-            if more.key is not None:
-                found.extend(
-                    itertools.islice(itertools.dropwhile(lambda each: each is not job, self.keys.get(more.key, ())), 1, None)
-                )
-        return found
+        return found + self.behind(job)
 
     def give_up(self) -> None:
         """Begin no job any more: those that have not begun end UNKNOWN, and so do those that were to be tried again."""
@@ -230,7 +224,7 @@ class Ledger(Slots):
         now = trio.current_time()
         todo = [*self.queue, *self.handed, *self.asleep, *itertools.chain(*self.keys.values())]
         for job in self.running():
-            todo.extend(job._unlocks)
+            todo.extend(_after(job))
         self.queue.clear()
         self.handed.clear()
         self.keys.clear()
@@ -238,11 +232,17 @@ class Ledger(Slots):
         self.asleep.clear()
         for job in todo:  # which grows
             if job.ended is None and job._running is None:
-                todo.extend(job._unlocks)
+                todo.extend(_after(job))
                 self.end(job, Status.UNKNOWN, now)
                 job._unlocks = ()
         for scope in sleepers:
             scope.cancel("no job is tried again")
+
+
+def _after(job: Job[Any]) -> list[Job[Any]]:
+    """Those that are after a job, or after one that it covers."""
+    covers = () if job._more is None else job._more.covers
+    return [*job._unlocks, *(other for covered in covers for other in covered._unlocks)]
 
 
 def require_bounds(who: str, limit: float, on_error: str, timeout: float) -> None:

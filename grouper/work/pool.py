@@ -41,7 +41,8 @@ class Pool:
     """Jobs that are started one by one, of which at most `limit` run at a time. Open it with `open_pool`, or as a member of a
     group.
 
-    As a member it is ready at once. A stop signal closes it: what was started is done, within the member's grace; a kill cancels.
+    As a member it is ready at once. A stop signal closes it: what was started is done, within the member's grace, but nothing that
+    has raised is tried again; a kill cancels.
     `start` works while it is open, and works for the jobs of a closed pool until they have ended, as in a nursery.
 
     `on_error` is what the failure of a job does: "cancel" the other jobs and the block, "drain": begin no other job, or "continue".
@@ -79,9 +80,11 @@ class Pool:
         ended. `retry`: what has raised is tried again after a delay, in which it has no slot. `timeout`: seconds that each try
         may take (also waiting for other jobs); one that takes longer fails with JobTimeout.
 
-        `key`: of the jobs with the same key one runs at a time. If one is queued, this call is covered by it, and it does what the
-        freshest call said; if one runs, another will run after it, from the end of the queue, for all calls meanwhile. **No call is
+        `key`: of the jobs with the same key one runs at a time. A call is covered by a run that has not begun, or that is to be
+        tried again, which it then is at once; the run does what the freshest call said, and what it comes to is what all of
+        them come to. If one runs, another will run after it, from the end of the queue, for all calls meanwhile. **No call is
         lost**, also when the one that runs fails or is cancelled: what fails again and again is run as often as it was started.
+        A call with `after` counts from when it could begin.
 
         Raises: PoolClosed; TypeError or ValueError that names the job and the fix.
         """
@@ -234,6 +237,8 @@ class Pool:
             task_status.started(self)
             with signals.cancelling():
                 await crew_of(self).ending.wait()
+            if signals.received is not None:
+                crew_of(self).stop()
 
 
 def crew_of(pool: Pool) -> PoolCrew:

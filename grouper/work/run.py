@@ -14,7 +14,7 @@ from typing import Any, Final
 import trio
 
 from ..events import EventRing, EventStream
-from .job import Job, JobEvent
+from .job import Job, JobEvent, Status
 from .ledger import Ledger, OnError, told
 
 __all__ = ["Run"]
@@ -35,6 +35,8 @@ class Run(Ledger):
         self.entered: bool = False
         self.gone: bool = False
         self.abandoned: bool = False
+        self.stopping: bool = False
+        """Whether what has raised is not tried again."""
         self.feed: Iterator[Job[Any]] | None = None
         self._watching: trio.lowlevel.Task | None = None
 
@@ -84,6 +86,22 @@ class Run(Ledger):
         """Take no more jobs, but from those that run."""
         self.closed = True
         self.look()
+
+    def stop(self) -> None:
+        """Take no more jobs, but from those that run, and try none again: what was to be tried again ends UNKNOWN."""
+        self.stopping = True
+        now = trio.current_time()
+        while self.asleep:
+            job, scope = self.asleep.popitem()
+            self.end(job, Status.UNKNOWN, now)
+            self.settle(job)
+            scope.cancel("no job is tried again")
+        self.call()
+        self.close()
+
+    def call(self) -> None:
+        """Have a worker come for what is in the queue."""
+        raise NotImplementedError
 
     def abandon(self) -> None:
         """Begin no job any more, and cancel those that run."""

@@ -29,7 +29,7 @@ from ..errors import CycleError
 from ..exit import only_cancelled
 from .job import Job
 
-__all__ = ["Away", "Slots", "Worker", "enclosing", "refuse_ring"]
+__all__ = ["Away", "Slots", "Worker", "enclosing", "refuse_ring", "ring"]
 
 WORKERS: Final[dict[trio.lowlevel.Task, Worker]] = {}
 """The tasks in which jobs run now, of all crews and threads."""
@@ -219,7 +219,13 @@ def refuse_ring(workers: Sequence[Worker], target: Job[Any]) -> None:
         return
     if running is None and not target._left and (target._more is None or target._more.key is None):
         return
-    seeds = [worker.job for worker in workers if worker.job is not None]
+    path = ring([worker.job for worker in workers if worker.job is not None], target)
+    if path:
+        raise CycleError(path, "job", waiting=True)
+
+
+def ring(seeds: list[Job[Any]], target: Job[Any]) -> list[str]:
+    """A path of names from one of the seeds, over `target`, back to it, if `target` waits for it; each waits for the next."""
     came_from: dict[Job[Any], Job[Any] | None] = dict.fromkeys(seeds)
     todo = list(seeds)
     for waited in todo:  # which grows
@@ -230,8 +236,8 @@ def refuse_ring(workers: Sequence[Worker], target: Job[Any]) -> None:
                 came_from[waiter] = waited
                 todo.append(waiter)
     else:
-        return
+        return []
     path = [target]
     while (next_one := came_from[path[-1]]) is not None:
         path.append(next_one)
-    raise CycleError([each.name for each in (path[-1], *path)], "job", waiting=True)
+    return [each.name for each in (path[-1], *path)]

@@ -73,29 +73,23 @@ class PoolCrew(Crew):
         require_job(fn, known, retry, timeout, when)
         befores = self._befores(known, after)
         try:
-            those = self.keys.get(key)
+            last = self.last_of(key)
         except TypeError:
             raise TypeError(f"job {known!r}: key={key!r} cannot be hashed: use a string or a tuple") from None
-        plain = not befores and when is all_ok
-        if plain and those is not None and self._can_join(those[-1]):
-            job = those[-1]
-            job._fn, job._args, job._context, job._name = fn, args, copy_context(), name or job._name
-        else:
-            self.serial += 1
-            self.unfinished += 1
-            job = Job(self, name or self.serial, fn, args, copy_context())
+        if last is not None and not befores and when is all_ok:
+            self.adopt(last, fn, args, copy_context(), retry, timeout)
+            last._name = name or last._name
+            self.call()
+            return last
+        self.serial += 1
+        self.unfinished += 1
+        job = Job(self, name or self.serial, fn, args, copy_context())
         more = job._extra()
         more.key, more.retry, more.timeout = key, retry, timeout
-        if those is None or job is not those[-1]:
-            more.joinable, more.after, more.when = plain, befores, None if when is all_ok else when
-            self._tie(job, befores)
-            self.call()
+        more.after, more.when = befores, None if when is all_ok else when
+        self._tie(job, befores)
+        self.call()
         return job
-
-    def _can_join(self, job: Job[Any]) -> bool:
-        """Whether a job covers a call with the same key: it has not begun, or is to be tried again, and is after no other."""
-        joinable = job._more is not None and job._more.joinable
-        return joinable and job.ended is None and job._running is None and job not in self.handed
 
     def _befores(self, known: str, after: Job[Any] | Iterable[Job[Any]]) -> tuple[Job[Any], ...]:
         befores = (after,) if isinstance(after, Job) else tuple(dict.fromkeys(after))
