@@ -3,6 +3,8 @@
 The end of a job is one synchronous step: its status, its waiters, those that it unlocks and that are queued, or skipped with it,
 and the count of those that have not ended. So the count cannot dip between the end of a job and the beginning of what waited for
 it, which is what false quiescence comes from.
+
+`trio.lowlevel` is used to tell those who wait for jobs that were given up after a cancellation has reached all that it is for.
 """
 
 from __future__ import annotations
@@ -60,6 +62,7 @@ class Ledger(Keys):
         self._threshold: float = 0
         self._mark: float = 0
         self._quiet: trio.Event | None = None
+        self._untold: list[More] | None = None
 
     def running(self) -> Iterable[Job[Any]]:
         """The jobs whose bodies have begun and not ended."""
@@ -112,14 +115,17 @@ class Ledger(Keys):
             self.ring.publish(JobEnded, now, job)
         if job._more is not None:
             self._end_more(job, job._more, status, now)
-        if self.unfinished <= self._mark:
+        if self.unfinished <= self._mark and self._untold is None:
             self.look()
 
     def _end_more(self, job: Job[Any], more: More, status: Status, now: float) -> None:
         more.after = ()
         if status is SUCCESS:
             job.error = None  # that of an earlier try
-        more.tell_end()
+        if self._untold is None:
+            more.tell_end()
+        else:
+            self._untold.append(more)
         for other in more.covers:
             if other.ended is None:
                 other.value, other.error, other.started, other.attempts = job.value, job.error, job.started, job.attempts
@@ -220,7 +226,13 @@ class Ledger(Keys):
             self.sweep()
 
     def sweep(self) -> None:
-        """End all jobs that do not run."""
+        """End all jobs that do not run.
+
+        Where all that runs is being cancelled, those who wait are told a moment later: else they would go on as if it were not.
+        """
+        if self.cut and self._untold is None:
+            self._untold = []
+            trio.lowlevel.current_trio_token().run_sync_soon(self.tell)
         now = trio.current_time()
         todo = [*self.queue, *self.handed, *self.asleep, *itertools.chain(*self.keys.values())]
         for job in self.running():
@@ -237,6 +249,13 @@ class Ledger(Keys):
                 job._unlocks = ()
         for scope in sleepers:
             scope.cancel("no job is tried again")
+
+    def tell(self) -> None:
+        """Tell those who wait for what was ended when all was cancelled."""
+        untold, self._untold = self._untold or [], None
+        for more in untold:
+            more.tell_end()
+        self.look()
 
 
 def _after(job: Job[Any]) -> list[Job[Any]]:

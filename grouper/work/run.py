@@ -77,6 +77,7 @@ class Run(Ledger):
             raised.append(alone)
         self.give_up()
         self.sweep()  # of what an error of the engine's own has left
+        self.tell()
         self.gone = True
         if self.ring is not None:
             self.ring.wake()
@@ -106,8 +107,8 @@ class Run(Ledger):
     def abandon(self) -> None:
         """Begin no job any more, and cancel those that run."""
         self.abandoned = True
-        self.give_up()
         self.cut_short()
+        self.give_up()
         self.nursery.cancel_scope.cancel("a job of the run has failed, or its block has")
 
     @trio.lowlevel.enable_ki_protection
@@ -127,8 +128,8 @@ class Run(Ledger):
         in_time = self.abandoned or trio.current_time() < self.nursery.cancel_scope.deadline
         if not in_time and self.timed_out_after is None:
             self.timed_out_after = self.failed
-        self.give_up()
         self.cut_short()
+        self.give_up()
 
     def look(self) -> None:
         """Wake those who wait for a change, and `watch`, if it may be there."""
