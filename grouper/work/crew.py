@@ -33,7 +33,7 @@ import trio
 from ..errors import NotReady
 from ..exit import only_cancelled
 from ..process import unprotected
-from .job import SUCCESS, Job, JobStarted, JobTimeout, More, Status
+from .job import SUCCESS, Job, JobStarted, JobTimeout, More, Status, shown
 from .ledger import OnError, logger, note
 from .run import Run
 from .slots import WORKERS, Away, Worker, enclosing, involved, refuse_ring
@@ -82,6 +82,8 @@ class Crew(Run):
         else:
             self.handed.pop(job, None)
         try:
+            while not self.watched:
+                await trio.lowlevel.cancel_shielded_checkpoint()
             if trio.current_effective_deadline() == -math.inf:  # cancelled before `watch` could be told
                 self.cancelled()
             while await self._take_jobs(worker, job) and worker.holds and self.held <= self.limit:
@@ -95,6 +97,8 @@ class Crew(Run):
             del self.workers[task], WORKERS[task]
             if worker.holds:
                 self.release()
+            else:
+                self.call()
 
     async def _take_jobs(self, worker: Worker, job: Job[Any] | None) -> bool:
         """Work on jobs until there are none, or until the scope cannot be used any more: then it is true."""
@@ -183,7 +187,7 @@ class Crew(Run):
         more = job._more
         if worker.marked and (cancelled is not None or while_cancelled(error)) and worker.scope.cancel_called:
             cancelled = None
-            if more is not None and not more.stopped:
+            if more is not None and not more.stopped and worker.scope.deadline <= self.cut_at:
                 late = JobTimeout(f"job {job.name!r} was not done within {more.timeout:g} s and was cancelled")
                 late.__cause__, rest = rest, late
         if isinstance(rest, TypeError) and not_async:
@@ -220,7 +224,7 @@ class Crew(Run):
         if more.key is not None and self.cover_next(job, more.key):
             self.queue.append(job)
             return True
-        logger.info("job %r is tried again in %.3g s: %r", job.name, delay, error)
+        logger.info("job %r is tried again in %.3g s: %s", job.name, delay, shown(error))
         self.asleep[job] = scope = trio.CancelScope()
         self.nursery.start_soon(self._sleep, job, scope, now + delay, name=f"{job.name} is tried again")
         return True

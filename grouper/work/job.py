@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
 import math
@@ -58,6 +59,9 @@ class Status(enum.Enum):
 
 SUCCESS: Final = Status.SUCCESS
 UNKNOWN: Final = Status.UNKNOWN
+
+MOST_SHOWN: Final = 300
+"""Characters of an error in the text of another."""
 
 When: TypeAlias = "Callable[[Sequence[Job[Any]]], bool]"
 """Whether a job runs, by the jobs that it is after, all of which have ended."""
@@ -247,7 +251,10 @@ class JobFailed(JobError):  # noqa: N818 (what happened, like its siblings)
     """The job raised, and its `__cause__` is what."""
 
     def _what(self, job: Job[Any]) -> str:
-        return f"failed: {job.error!r}"
+        root = job
+        while isinstance(root.error, JobFailed):
+            root = root.error.job
+        return f"failed{f' because of {root.name!r}' if root is not job else ''}: {shown(root.error)}"
 
 
 class JobNotReady(JobError, NotReady):  # noqa: N818 (what happened, like its siblings)
@@ -296,15 +303,25 @@ def not_ok(job: Job[Any]) -> JobError:
 def _ended(job: Job[Any]) -> str:
     if job.status is Status.UNKNOWN:
         return "was cancelled"
-    return f"failed: {job.error!r}" if job.status is Status.FAILED else f"is {job.status.value}"
+    return f"failed: {shown(job.error)}" if job.status is Status.FAILED else f"is {job.status.value}"
+
+
+def shown(error: object) -> str:
+    """What stands for an error in the text of another: at most 300 characters, as such texts are in texts again."""
+    try:
+        text = repr(error)
+    except Exception:
+        return f"{type(error).__qualname__} (which cannot be shown)"
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 def title(fn: Callable[..., object]) -> str:
     """What a function is called where no name was given."""
     while isinstance(fn, functools.partial):
         fn = fn.func
-    name = getattr(fn, "name", None) or getattr(fn, "__qualname__", None) or type(fn).__qualname__
-    return str(name)
+    with contextlib.suppress(Exception):  # whatever a user's property does, it is only a name
+        return str(getattr(fn, "name", None) or getattr(fn, "__qualname__", None) or type(fn).__qualname__)
+    return type(fn).__qualname__
 
 
 @attrs.frozen

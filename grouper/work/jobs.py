@@ -87,39 +87,8 @@ class Jobs:
         A cancellation cancels the jobs and waits for each; `report` is there afterwards too. Raises: what is no Exception, such as
         KeyboardInterrupt, if a job raised it.
         """
-        if self._report is None or self._report._begun:
-            self._report = self._prepared()
-        report = self._report
-        report._begun = True
-        crew = report._crew
-        await crew.enter()
-        error: BaseException | None = None
-        try:
-            context = copy_context()
-            crew.queue.clear()
-            for job in report._jobs.values():
-                job._context = context
-                if not job._left and job.ended is None:
-                    if job._more is None or job._more.when is None:
-                        crew.queue.append(job)
-                    else:
-                        crew.handed[job] = None
-            for job in list(crew.handed):
-                if job.ended is None:
-                    del crew.handed[job]
-                    crew.may_begin(job, trio.current_time())
-                    crew.settle(job)
-            crew.closed = True
-            crew.call()
-            await crew.watch()
-        except BaseException as raised:
-            error = raised
-        raised_too = await crew.leave(type(error) if error else None, error, error.__traceback__ if error else None)
-        others = [*(each for each in raised_too if not only_cancelled(each)), *crew.interrupts]
-        if len(others) > 1:
-            raise BaseExceptionGroup("a run of jobs was interrupted", others)
-        for each in others or raised_too:
-            raise each
+        report = self._next()
+        await self._perform(report)
         return report
 
     @trio.lowlevel.enable_ki_protection
@@ -130,26 +99,68 @@ class Jobs:
         """
         if signals.received is not None:
             return
+        report = self._next()
         error: BaseException | None = None
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._obey, signals)
+            nursery.start_soon(self._obey, signals, report._crew)
             try:
-                await self.execute()
+                await self._perform(report)
             except BaseException as raised:
                 error = raised
             nursery.cancel_scope.shield = True  # so that a Cancelled in `_obey` is this nursery's own, and wraps nothing
             nursery.cancel_scope.cancel("the jobs are done")
         if error is not None:
             raise error
-        if self.report.errors or not _is_being_stopped(signals):
-            self.report.raise_for_status()
-        task_status.started(self.report)
+        if report.errors or not _is_being_stopped(signals):
+            report.raise_for_status()
+        task_status.started(report)
 
-    async def _obey(self, signals: Signals) -> None:
+    async def _obey(self, signals: Signals, crew: Crew) -> None:
         async for number in signals:
             if number in STOP_SIGNALS:
-                self.report._crew.stopping = True
-                self.report._crew.give_up()
+                crew.stopping = True
+                crew.give_up()
+
+    def _next(self) -> Report:
+        if self._report is None or self._report._begun:
+            self._report = self._prepared()
+        self._report._begun = True
+        return self._report
+
+    async def _perform(self, report: Report) -> None:
+        crew = report._crew
+        await crew.enter()
+        error: BaseException | None = None
+        try:
+            self._begin(report)
+            await crew.watch()
+        except BaseException as raised:
+            error = raised
+        raised_too = await crew.leave(type(error) if error else None, error, error.__traceback__ if error else None)
+        others = [*(each for each in raised_too if not only_cancelled(each)), *crew.interrupts]
+        if len(others) > 1:
+            raise BaseExceptionGroup("a run of jobs was interrupted", others)
+        for each in others or raised_too:
+            raise each
+
+    def _begin(self, report: Report) -> None:
+        crew = report._crew
+        context = copy_context()
+        crew.queue.clear()
+        for job in report._jobs.values():
+            job._context = context
+            if not job._left and job.ended is None:
+                if job._more is None or job._more.when is None:
+                    crew.queue.append(job)
+                else:
+                    crew.handed[job] = None
+        for job in list(crew.handed):
+            if job.ended is None:
+                del crew.handed[job]
+                crew.may_begin(job, trio.current_time())
+                crew.settle(job)
+        crew.closed = True
+        crew.call()
 
     def _prepared(self) -> Report:
         crew = Crew(self.limit, self.on_error, self.timeout)

@@ -23,7 +23,7 @@ import trio
 from ..errors import CycleError
 from ..events import Event, EventRing
 from ..member import require_seconds
-from .job import SUCCESS, Job, JobEnded, JobEvent, More, Status, When
+from .job import SUCCESS, Job, JobEnded, JobEvent, More, Status, When, shown
 from .keys import Keys
 
 __all__ = ["Ledger", "OnError"]
@@ -134,8 +134,9 @@ class Ledger(Keys):
     def fail(self, job: Job[Any], error: BaseException, now: float) -> None:
         """End a job with an error, and do what `on_error` says."""
         job.error = error
+        job._running = job._running or self  # so that it is not swept up with those that are given up
         told = logging.DEBUG if self.strict else logging.INFO if self.on_error == "cancel" else logging.WARNING
-        logger.log(told, "job %r failed%s: %r", job.name, f" at try {job.attempts}" if job.attempts > 1 else "", error)
+        logger.log(told, "job %r failed%s: %s", job.name, f" at try {job.attempts}" if job.attempts > 1 else "", shown(error))
         if self.on_error == "cancel" or not isinstance(error, Exception):
             self.abandon()  # before those who wait for it are told: they are cancelled, and do not fail with it
         elif self.on_error == "drain":

@@ -38,6 +38,8 @@ class Run(Ledger):
         self.stopping: bool = False
         """Whether what has raised is not tried again."""
         self.feed: Iterator[Job[Any]] | None = None
+        self.watched: bool = False
+        """Whether a cancellation is seen at once: no worker begins before."""
         self._watching: trio.lowlevel.Task | None = None
 
     async def enter(self) -> None:
@@ -114,6 +116,7 @@ class Run(Ledger):
     @trio.lowlevel.enable_ki_protection
     async def watch(self) -> None:
         """Return when the run is closed and all jobs have ended. A cancellation stops the queue in the moment it is made."""
+        self.watched = True
         while not self.closed or self.unfinished:
             self._watching = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._cancelled)
@@ -154,6 +157,8 @@ class Run(Ledger):
         except BaseException as error:
             self.interrupts.append(error)
             self.abandon()
+            return False
+        if self.over:
             return False
         self.unfinished += len(jobs)
         self.queue.extend(jobs)

@@ -18,6 +18,7 @@ does not let the body go on without a slot: like `trio.Condition.wait`, it gets 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
@@ -56,7 +57,8 @@ class Slots:
         self.turns: deque[Turn] = deque()
         self.idle: int = 0
         self.cut: bool = False
-        """Whether all that runs is cancelled."""
+        self.cut_at: float = math.inf
+        """Whether all that runs is cancelled, and since when."""
 
     def hire(self) -> None:
         """Have a worker come, which holds a slot from now on."""
@@ -79,7 +81,9 @@ class Slots:
 
     def cut_short(self) -> None:
         """Let nobody wait for a slot any more: all that runs is cancelled."""
-        self.cut = True
+        if not self.cut:
+            self.cut = True
+            self.cut_at = trio.current_time()
         for turn in self.turns:
             turn.woken.set()
 
@@ -117,8 +121,10 @@ class Worker:
             crew.held += 1
             self.holds = True
             return
-        turn = self.turn = Turn()
-        crew.turns.append(turn)
+        turn = self.turn
+        if turn is None:
+            turn = self.turn = Turn()
+            crew.turns.append(turn)
         try:
             await turn.woken.wait()
         except trio.Cancelled:
@@ -135,12 +141,14 @@ class Worker:
             self.turn.woken.set()
 
     def _took(self, turn: Turn) -> None:
-        """Have the slot, or one more than there are; but give it back if another task of the body has got one, or waits."""
+        """Have the slot, or one more than there are; but give it back if another task of the body waits by now."""
+        if self.turn is not turn:  # another task of the body was first
+            return
         self.turn = None
         if not turn.given:
             self.crew.turns.remove(turn)
             self.crew.held += 1
-        if self.holds or self.waits:
+        if self.waits:
             self.crew.release()
         else:
             self.holds = True
