@@ -8,6 +8,7 @@ encoded, is the check's own error.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 from collections.abc import Awaitable, Container
@@ -150,7 +151,8 @@ class HTTPCheck:
         if self.client is not None:
             return await self.client.get(self.url)
         # Without TLS no certificates are loaded, which takes long and blocks; the probe has the time limit.
-        async with _httpx2().AsyncClient(timeout=None, verify=self.url.lower().startswith("https:")) as client:
+        secure, here = self.url.lower().startswith("https:"), _is_loopback(urlsplit(self.url).hostname or "")
+        async with _httpx2().AsyncClient(timeout=None, verify=secure, trust_env=not here) as client:
             response: HTTPResponse = await client.get(self.url)
             return response
 
@@ -161,6 +163,14 @@ def _httpx2() -> Any:
     except ImportError as error:
         raise ImportError("http() needs httpx2: pip install 'trio-grouper[http]', or give it a client=") from error
     return httpx2
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether it is this machine, to which no proxy of the environment leads."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _no_connection(error: BaseException) -> bool:
@@ -176,8 +186,8 @@ def http(url: str, *, status: Container[int] = range(200, 400), client: HTTPClie
     """A check that is ready when a GET is answered with one of the `status`; its value is the response.
 
     Without a `client` it makes an `httpx2.AsyncClient` for the one request, with httpx2's defaults but for the time limit: the
-    probe's is the only one. Redirects are not followed. A `client` of yours does as it is set, and is not closed; it may be of
-    any kind that has `await client.get(url)`, and the URL may be whatever it takes.
+    probe's is the only one; and this machine is asked without a proxy. Redirects are not followed. A `client` of yours does as it
+    is set, and is not closed; it may be of any kind that has `await client.get(url)`, and the URL may be whatever it takes.
 
     Not yet: no connection, no answer, another status. A cancellation closes the connection.
 

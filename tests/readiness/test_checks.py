@@ -238,6 +238,14 @@ async def test_http_is_ready_with_an_answer() -> None:
         assert response.text == "ok"
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_http_asks_this_machine_without_a_proxy(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the environment says is for what is far away."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    async with serving(Web()) as web:
+        assert (await probe(http(web.url.replace("127.0.0.1", host)))).status_code == 200
+
+
 async def test_http_with_a_server_of_ours() -> None:
     """From the first moment in which it is ready."""
 
