@@ -321,7 +321,7 @@ async def test_http_makes_a_client_that_verifies_and_waits(monkeypatch: pytest.M
 
     monkeypatch.setattr(httpx2, "AsyncClient", Noted)
     await probe(http(f"{scheme}://x/"))
-    assert made == [{"timeout": None, "verify": verify}]
+    assert made == [{"timeout": None, "verify": verify, "trust_env": True}]
 
 
 async def test_http_with_a_client_of_ones_own() -> None:
