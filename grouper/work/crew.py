@@ -63,8 +63,7 @@ class Crew(Run):
 
     def hire(self) -> None:
         """Have a worker come."""
-        self.held += 1
-        self.coming = True
+        super().hire()
         self.nursery.start_soon(self._work, None, name="worker")
 
     def call(self) -> None:
@@ -78,7 +77,7 @@ class Crew(Run):
         worker = Worker(self)
         self.workers[task] = WORKERS[task] = worker
         if job is None:
-            self.coming = False
+            self.arrived()
         else:
             self.handed.pop(job, None)
         try:

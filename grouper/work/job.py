@@ -284,7 +284,7 @@ class JobTimeout(Exception):  # noqa: N818 (what happened, like its siblings)
     """A job took longer than its `timeout`, and was cancelled."""
 
 
-OUTCOMES: Final = {
+OUTCOMES: Final[dict[Status, type[JobError]]] = {
     Status.FAILED: JobFailed,
     Status.NOT_READY: JobNotReady,
     Status.SKIPPED: JobSkipped,

@@ -81,7 +81,7 @@ class Ledger(Keys):
 
     def idled(self, by: int) -> None:
         """So many more jobs are idle."""
-        self.idle += by
+        super().idled(by)
         self.stirred += 1
         self._mark = self._threshold + self.idle
         self.look()
@@ -100,6 +100,16 @@ class Ledger(Keys):
             self._threshold, self._mark = 0, self.idle
             self._quiet.set()
             self._quiet = None
+
+    def count(self, more: int) -> None:
+        """So many more jobs have not ended."""
+        self.unfinished += more
+
+    def listened(self) -> EventRing[Job[Any]]:
+        """The ring in which events are told, from now on."""
+        if self.ring is None:
+            self.ring = EventRing(0)
+        return self.ring
 
     # How jobs end
 

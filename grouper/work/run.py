@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import trio
 
-from ..events import EventRing, EventStream
+from ..events import EventStream
 from .job import Job, JobEvent, Status
 from .ledger import Ledger, OnError, told
 
@@ -45,7 +45,7 @@ class Run(Ledger):
     async def enter(self) -> None:
         """Begin the run: from now on there can be workers."""
         self._manager = trio.open_nursery()
-        self.nursery = await self._manager.__aenter__()
+        self.nursery: trio.Nursery = await self._manager.__aenter__()
         self.entered = True
         self.nursery.cancel_scope.deadline = trio.current_time() + self.timeout
 
@@ -55,9 +55,7 @@ class Run(Ledger):
 
     def events(self) -> EventStream[Job[Any], JobEvent]:
         """A stream of what begins and ends from now on."""
-        if self.ring is None:
-            self.ring = EventRing(0)
-        return EventStream(self.ring, told, lambda: self.gone)
+        return EventStream(self.listened(), told, lambda: self.gone)
 
     async def leave(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
@@ -146,7 +144,7 @@ class Run(Ledger):
     def feed_from(self, jobs: Iterator[Job[Any]]) -> None:
         """Take jobs from an iterator too, some at a time, when there is nothing else to do."""
         self.feed = jobs
-        self.unfinished += 1  # for those that will come
+        self.count(1)  # for those that will come
         self.hire()
 
     def _fed(self) -> bool:
@@ -160,7 +158,7 @@ class Run(Ledger):
             return False
         if self.over:
             return False
-        self.unfinished += len(jobs)
+        self.count(len(jobs))
         self.queue.extend(jobs)
         if not jobs:
             self._starve()
@@ -169,7 +167,7 @@ class Run(Ledger):
     def _starve(self) -> None:
         if self.feed is not None:
             self.feed = None
-            self.unfinished -= 1
+            self.count(-1)
             self.look()
 
     def give_up(self) -> None:

@@ -62,11 +62,16 @@ class Slots:
 
     def hire(self) -> None:
         """Have a worker come, which holds a slot from now on."""
-        raise NotImplementedError
+        self.held += 1
+        self.coming = True
+
+    def arrived(self) -> None:
+        """Note that the worker that was to come is there."""
+        self.coming = False
 
     def idled(self, by: int) -> None:
         """So many more jobs are idle."""
-        raise NotImplementedError
+        self.idle += by
 
     def release(self) -> None:
         """Give a slot that was held to who waits for it."""

@@ -82,7 +82,7 @@ class PoolCrew(Crew):
             self.call()
             return last
         self.serial += 1
-        self.unfinished += 1
+        self.count(1)
         job = Job(self, name or self.serial, fn, args, copy_context())
         more = job._extra()
         more.key, more.retry, more.timeout = key, retry, timeout
