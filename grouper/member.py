@@ -147,7 +147,9 @@ class Checked:
         async def check() -> None:
             try:
                 await self._passed()
-            except Exception as error:
+            except trio.Cancelled:
+                raise
+            except BaseException as error:
                 errors.append(error)
                 running.cancel("its ready_when has failed")
             else:

@@ -181,3 +181,12 @@ def test_a_job_has_no_ready_when() -> None:
     """It is ready when it has returned."""
     with pytest.raises(ValueError, match="member 'db': ready_when has no meaning for a job"):
         Member("db", silent, ready_when=Check(), role=Role.JOB)
+
+
+async def test_what_is_no_exception_comes_out_of_a_check_bare() -> None:
+    """A KeyboardInterrupt in it is wrapped in nothing."""
+    check = Check()
+    check.answer = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        async with grouper.invoke(Ordered([Member("db", silent, ready_when=check)])):
+            pass

@@ -81,7 +81,7 @@ class Crew(Run):
         else:
             self.handed.pop(job, None)
         try:
-            while not self.watched:
+            while not self.watched and not self.over:
                 await trio.lowlevel.cancel_shielded_checkpoint()
             if trio.current_effective_deadline() == -math.inf:  # cancelled before `watch` could be told
                 self.cancelled()

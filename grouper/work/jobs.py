@@ -111,9 +111,10 @@ class Jobs:
             nursery.cancel_scope.cancel("the jobs are done")
         if error is not None:
             raise error
-        if report.errors or not _is_being_stopped(signals):
+        if report.ok:
+            task_status.started(report)
+        elif report.errors or not _is_being_stopped(signals):
             report.raise_for_status()
-        task_status.started(report)
 
     async def _obey(self, signals: Signals, crew: Crew) -> None:
         async for number in signals:

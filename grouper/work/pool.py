@@ -233,11 +233,13 @@ class Pool:
 
     async def run(self, signals: Signals, /, *, task_status: trio.TaskStatus[Pool]) -> None:
         """Be open until a stop signal, then close, and return when all jobs have ended. The value is the pool."""
+        if signals.received is not None:
+            return
         async with Opened(self):
             task_status.started(self)
-            with signals.cancelling():
+            with signals.cancelling() as told:
                 await crew_of(self).ending.wait()
-            if signals.received is not None:
+            if told.cancelled_caught:
                 crew_of(self).stop()
 
 

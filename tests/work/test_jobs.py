@@ -242,3 +242,19 @@ def test_nothing_is_said_of_a_run_that_is_not_over() -> None:
     """Neither that it is fine nor that it is not."""
     with pytest.raises(RuntimeError, match="not done yet: await"):
         Jobs({"a": noop}).report.raise_for_status()
+
+
+async def test_jobs_that_were_cut_short_are_not_ready() -> None:
+    """They return, and whoever started them is not told that the graph is done."""
+    signals, told = Signals(), list[object]()
+
+    class Noted:
+        def started(self, value: object = None) -> None:
+            told.append(value)
+
+    jobs = Jobs({"a": job(trio.sleep, 5), "b": job(noop, after="a")})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: jobs.run(signals, task_status=Noted()))
+        await trio.sleep(1)
+        signals.send(signal.SIGTERM)
+    assert (jobs.report["a"].ready, jobs.report["b"].ready, told) == (True, False, [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import math
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ import trio
 import trio.testing
 
 import grouper
-from grouper import Backoff, CycleError, ErrorTrace, Member, Ordered
+from grouper import Backoff, CycleError, ErrorTrace, Member, Ordered, Signals
 from grouper.testing import FakeRunner
 from grouper.work import (
     Job,
@@ -516,3 +517,12 @@ async def test_a_block_can_be_too_slow_when_all_jobs_have_ended() -> None:
             pool.close()
             await pool.drained()
             await trio.sleep_forever()
+
+
+async def test_a_pool_given_signals_that_say_stop_does_not_open() -> None:
+    """As a group starts nobody then."""
+    signals, pool = Signals(), Pool()
+    signals.send(signal.SIGTERM)
+    await pool.run(signals, task_status=trio.TASK_STATUS_IGNORED)
+    with pytest.raises(PoolClosed, match="is not open"):
+        pool.start(noop)
