@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import enum
+import inspect
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, TypeAlias, cast
 
 import attrs
 import trio
@@ -22,6 +24,10 @@ logger: logging.Logger = logging.getLogger("grouper")
 
 GRACE: Final = 10.0
 """Seconds between a member's stop signal and its kill, where neither the member nor its runner says otherwise."""
+
+
+Around: TypeAlias = AbstractAsyncContextManager[object] | Callable[[], AbstractAsyncContextManager[object]]
+"""What a member's `around` is."""
 
 
 class Role(enum.Enum):
@@ -54,6 +60,12 @@ class Member:
     then longer, up to a second); what else it raises is the member's failure, and the runner is cancelled. `grouper.readiness` has
     such checks.
 
+    `around` is an async context manager, or a function that returns one, in which the runner runs: it is held from the member's
+    start to its exit, of which it is part, so those that the member is after are stopped later. `ready_when` is asked inside of it.
+    What entering it raises is the member's failure; a stop signal cancels the entering, and the runner is not called. It is given
+    the runner's exception, and makes a clean exit of it by returning true. For a manager that can be entered only once, as one that
+    `@asynccontextmanager` makes, give the function: the member may run again.
+
     A group made of jobs alone ends when they have, so as a member it is itself a JOB: `role` says so, also where SERVICE was given.
 
     Raises: TypeError or ValueError, naming the member and the fix.
@@ -66,6 +78,7 @@ class Member:
     grace: float | None = attrs.field(default=None, kw_only=True)
     ready_within: float = attrs.field(default=math.inf, kw_only=True)
     ready_when: Callable[[], Awaitable[object]] | None = attrs.field(default=None, kw_only=True, repr=False)
+    around: Around | None = attrs.field(default=None, kw_only=True, repr=False)
     _grace: float = attrs.field(init=False, repr=False)
     _runs: RunnerLike = attrs.field(init=False, repr=False)
 
@@ -104,6 +117,13 @@ class Member:
             if self.role is Role.JOB:
                 raise ValueError(f"{who}: ready_when has no meaning for a job, which is ready when it has returned")
             object.__setattr__(self, "_runs", Checked(self.runner, self.ready_when, who))
+        if self.around is not None:
+            if not _is_manager(self.around) and not callable(self.around):
+                raise TypeError(
+                    f"{who}: around={self.around!r} is neither an async context manager, which has __aenter__ and __aexit__, "
+                    "nor a function that returns one"
+                )
+            object.__setattr__(self, "_runs", Held(self._runs, self.around, who))
 
     async def run(self, signals: Signals, /, *, task_status: trio.TaskStatus[Any]) -> object:
         """Run the member's runner."""
@@ -179,6 +199,42 @@ class Checked:
             except NotReady as error:
                 logger.debug("%s is not ready yet: %s", self.who, error)
             await trio.sleep(ASKED_AGAIN.delay(tries))
+
+
+def _is_manager(given: object) -> bool:
+    return hasattr(type(given), "__aenter__") and hasattr(type(given), "__aexit__")
+
+
+@attrs.frozen(eq=False)
+class Held:
+    """Run a runner inside a context manager."""
+
+    runner: RunnerLike
+    around: Around
+    who: str
+
+    async def run(self, signals: Signals, /, *, task_status: trio.TaskStatus[Any]) -> object:
+        """Enter the manager, unless told to stop; then run the runner. Raises: what either raises."""
+        if signals.received is not None:
+            return None
+        # One scope for all: a scope that began before the manager's own and ended before them would break trio's nesting.
+        with signals.cancelling() as entering:
+            async with self._manager():
+                if signals.received is None:
+                    signals._scopes = [scope for scope in signals._scopes or () if scope is not entering]  # it is entered
+                    return await entry_point(self.runner)(signals, task_status=task_status)
+        return None
+
+    def _manager(self) -> AbstractAsyncContextManager[object]:
+        manager = self.around if _is_manager(self.around) else cast("Callable[[], object]", self.around)()
+        if not _is_manager(manager):
+            if inspect.iscoroutine(manager):
+                manager.close()
+            raise TypeError(
+                f"{self.who}: its `around` returned {manager!r}, which is no async context manager: decorate an `async def` that "
+                "yields once with contextlib.asynccontextmanager"
+            )
+        return cast("AbstractAsyncContextManager[object]", manager)
 
 
 Given: TypeAlias = Member | tuple[str, RunnerLike] | None

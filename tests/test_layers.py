@@ -26,13 +26,19 @@ LAYERS: Final = (
     {"runners"},
     {"readiness"},
     {"coordination"},
-    {"cli"},
+    {"cli", "__main__"},
     {"testing"},
 )
 """Modules and packages, line by line: each imports from its own line and from those above."""
 
 ALLOWED: Final = {"trio", "attrs"}
-EXTRAS: Final = {"runners": {"hypercorn"}, "readiness": {"httpx2"}, "cli": {"rich"}, "testing": {"pytest", "pytest_trio"}}
+EXTRAS: Final = {
+    "runners": {"hypercorn"},
+    "readiness": {"httpx2"},
+    "coordination": {"httpx2", "inotify_simple"},
+    "cli": {"rich"},
+    "testing": {"pytest", "pytest_trio"},
+}
 """What a package may import beside the core's dependencies."""
 
 

@@ -1,4 +1,4 @@
-"""The pages docs/conformance.md and docs/conformance-work.md and the tests of this package say the same."""
+"""The pages docs/conformance*.md and the tests of this package say the same."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def numbered(**last: int) -> tuple[str, ...]:
 
 IFRIT: Final = Page("conformance.md", (*map(str, range(1, 81)), *numbered(B=29, C=5)))
 WORK: Final = Page("conformance-work.md", numbered(S=23, C=11, D=28, L=8, R=9, G=6), "work ")
-PAGES: Final = (IFRIT, WORK)
+WAITGROUP: Final = Page("conformance-waitgroup.md", numbered(K=26, M=12), "waitgroup ")
+PAGES: Final = (IFRIT, WORK, WAITGROUP)
 
 
 @attrs.frozen
@@ -114,7 +115,7 @@ def test_no_test_carries_a_number_that_is_on_no_page() -> None:
 def test_tests_are_named_by_their_number() -> None:
     """The name begins with the number that the marker has."""
     for marker, tests in marked().items():
-        kind, digits = re.fullmatch(r"([a-z]?)(\d+)", marker.removeprefix(WORK.prefix).lower()).groups()  # type: ignore[union-attr]
+        kind, digits = re.fullmatch(r"([a-z]?)(\d+)", marker.rpartition(" ")[2].lower()).groups()  # type: ignore[union-attr]
         for test in tests:
             assert test.startswith(f"test_{kind}{int(digits):02}_"), test
 

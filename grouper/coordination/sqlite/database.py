@@ -1,0 +1,314 @@
+"""The file of a store: opening it, and changes that are made whole or not at all.
+
+WAL with `synchronous=NORMAL`: what was committed survives the death of any process; a power cut may take back the last commits, the
+file stays sound. `synchronous=FULL` in the url of the store waits for the disk at each change.
+
+A change is one transaction inside the gate, and a bell after it. A change that raises was not made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Any, Concatenate, Final, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
+
+from ..errors import Unavailable
+from . import hosts
+from .gate import open_gate
+from .rows import bury, sweep
+from .tables import SCHEMA
+
+__all__ = ["Database", "Shortcut", "Side"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+APPLICATION: Final = 0x67727072
+VERSION: Final = 1
+BUSY: Final = 5.0
+"""Seconds to wait for a program that is in the file by another way than ours, such as SQLite's shell."""
+
+ADVICE: Final = {
+    sqlite3.SQLITE_READONLY: "it cannot be written to: let this user write to it and its folder, or use another store",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened: make its folder, or give this user access to it",
+    sqlite3.SQLITE_PERM: "it may not be opened: give this user access to it",
+    sqlite3.SQLITE_NOTADB: "it is no SQLite database: name another file",
+    sqlite3.SQLITE_CORRUPT: "it is damaged: stop its users and move it away; it is made anew",
+    sqlite3.SQLITE_BUSY: f"another program has kept it locked for {BUSY:g} s: end that program's transaction",
+    sqlite3.SQLITE_FULL: "the disk is full: make room",
+    sqlite3.SQLITE_IOERR: "the disk failed to read or write it: see the system's log",
+}
+"""What to do about an error, by the primary code that SQLite gives."""
+
+
+class Side(Protocol):
+    """What is beside the tables: the gate, the bell, and who is alive."""
+
+    def enter(self) -> None:
+        """Wait until this is the only writer."""
+        ...
+
+    def leave(self) -> None:
+        """Let the next writer in."""
+        ...
+
+    def ring(self) -> None:
+        """Wake all who wait for a change."""
+        ...
+
+    def claim(self, owner: int, /) -> None:
+        """Say that an owner lives."""
+        ...
+
+    def give_up(self, owner: int, /) -> None:
+        """Say that an owner lives no more."""
+        ...
+
+    def is_claimed(self, owner: int, /) -> bool:
+        """Whether an owner lives."""
+        ...
+
+    def close(self) -> None:
+        """Give it back."""
+        ...
+
+
+class Shortcut(NamedTuple, Generic[T]):
+    """One statement that does what a change does where nothing special is the case, and else changes no row; what is returned."""
+
+    sql: str
+    args: tuple[object, ...]
+    result: T
+
+
+class Database:
+    """The tables of a store as one process sees them. Used by one thread at a time; opened when it is first used.
+
+    `owner` is the number under which this process owns entries, None as long as it owns none.
+    """
+
+    def __init__(self, path: str, *, full: bool = False) -> None:
+        self.path: str = path
+        self.owner: int | None = None
+        self.execute: Callable[..., sqlite3.Cursor]
+        self._full = full
+        self._connection: sqlite3.Connection | None = None
+        self._side: Side | None = None
+        self._file: tuple[int, int] = (0, 0)
+        self._pid = 0
+
+    def __del__(self) -> None:
+        connection, side = self._connection, self._side
+        if connection is not None and side is not None and self._pid == os.getpid():
+            with contextlib.suppress(sqlite3.Error, OSError):
+                self._disconnect(connection)
+                side.close()
+
+    @property
+    def gate_path(self) -> str:
+        """Where the gate file is."""
+        return self.path + "-gate"
+
+    @property
+    def side(self) -> Side:
+        """The gate. Only while it is open."""
+        assert self._side is not None
+        return self._side
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def write(self, change: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Make a change in a transaction of its own and wake who waits for one. Raises: Unavailable, and what the change raises."""
+        return self.write_if(None, None, change, *args, **kwargs)
+
+    def write_if(
+        self,
+        wanted: Callable[[], bool] | None,
+        shortcut: Shortcut[T] | None,
+        change: Callable[Concatenate[Database, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """As `write`, but nothing is done if it is no longer `wanted` once the gate is passed. Raises: Abandoned then.
+
+        A `shortcut` is tried first.
+        """
+        try:
+            connection = self._open()
+            side = self.side
+            before, owner = connection.total_changes, self.owner
+            side.enter()
+            try:
+                if wanted is not None and not wanted():
+                    raise Abandoned
+                if shortcut is not None and self.execute(shortcut.sql, shortcut.args).rowcount == 1:
+                    result = shortcut.result
+                else:
+                    result = self._transact(change, *args, **kwargs)
+            except BaseException:
+                if self.owner is not None and self.owner != owner:
+                    side.give_up(self.owner)
+                    self.owner = owner
+                raise
+            finally:
+                side.leave()
+            if connection.total_changes != before:
+                side.ring()
+        except (sqlite3.Error, OSError) as error:
+            raise self._explained(error) from error
+        return result
+
+    def _transact(self, change: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        self._require_same_file()
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            result = change(self, *args, **kwargs)
+            self.execute("COMMIT")
+        except BaseException:
+            if self._connection is not None and self._connection.in_transaction:
+                self.execute("ROLLBACK")
+            raise
+        return result
+
+    def read(self, question: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Ask at one instant, without waiting for writers. Raises: Unavailable, and what the question raises."""
+        try:
+            self._open()
+            self.execute("BEGIN")
+            try:
+                return question(self, *args, **kwargs)
+            finally:
+                self.execute("ROLLBACK")
+        except (sqlite3.Error, OSError) as error:
+            raise self._explained(error) from error
+
+    def become_owner(self) -> int:
+        """Make this process an owner, inside of a change, if it is not one; its number."""
+        if self.owner is None or not self.execute("SELECT 1 FROM owner WHERE id = ?", (self.owner,)).fetchone():
+            number = int.from_bytes(os.urandom(6), "big")  # never one that was given before: a change may still be taken back
+            self.side.claim(number)
+            self.execute("INSERT INTO owner VALUES (?, ?, ?, ?, ?, ?)", (number, *self.identity()))
+            self.owner = number
+        return self.owner
+
+    def identity(self) -> tuple[str, int, str, str, str]:
+        """What tells this process from all others: host, pid, boot, pid namespace, time of start."""
+        return hosts.identity()
+
+    def is_alive(self, owner: int, pid: int, boot: str, ns: str, started: str) -> bool:
+        """Whether the process of an owner runs. Inside of a change.
+
+        Its byte in the gate file says so. A free byte is believed unless the process can be seen to run all the same, as after
+        the gate file was replaced.
+        """
+        return self.side.is_claimed(owner) or hosts.runs(pid, boot, ns, started)
+
+    def close(self) -> None:
+        """Close the file. What this process owns is dead then."""
+        if self._pid not in (0, os.getpid()):
+            self._forget()
+        if self.owner is not None:
+            with contextlib.suppress(Unavailable):
+                self.write(bury, self.owner)
+        connection, side = self._connection, self._side
+        self._connection = self._side = None
+        if side is not None and self.owner is not None:
+            side.give_up(self.owner)
+        self.owner = None
+        if connection is not None:
+            self._disconnect(connection)
+        if side is not None:
+            side.close()
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            if self._pid == os.getpid():
+                return self._connection
+            self._forget()
+        self._side = self._make_side()
+        connection = self._connect()
+        self.execute = connection.execute
+        self._connection = connection
+        self._pid = os.getpid()
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+        return connection
+
+    def _make_side(self) -> Side:
+        hosts.require_local(self.path)
+        if not os.path.isdir(os.path.dirname(self.path) or "."):
+            raise Unavailable(f"the folder of the store {self.path} is not there: make it, or name another file")
+        return open_gate(self.gate_path)
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, timeout=BUSY, isolation_level=None, check_same_thread=False)
+
+    def _disconnect(self, connection: sqlite3.Connection) -> None:
+        connection.close()
+
+    def _prepare(self) -> None:
+        self.side.enter()
+        try:
+            ((application,),) = self.execute("PRAGMA application_id")
+            ((version,),) = self.execute("PRAGMA user_version")
+            ((tables,),) = self.execute("SELECT count(*) FROM sqlite_master")
+            if application != APPLICATION and (application or version or tables):
+                raise Unavailable(f"{self.path} is the database of another program: name another file")
+            if version > VERSION:
+                raise Unavailable(f"{self.path} was made by a newer grouper (its version is {version}): update this one")
+            self.execute("PRAGMA journal_mode = WAL")
+            self.execute(f"PRAGMA synchronous = {'FULL' if self._full else 'NORMAL'}")
+            if not version:
+                self.execute("BEGIN IMMEDIATE")
+                for statement in SCHEMA.split(";\n"):
+                    self.execute(statement)
+                self.execute(f"PRAGMA application_id = {APPLICATION}")
+                self.execute(f"PRAGMA user_version = {VERSION}")
+                self.execute("COMMIT")
+            self.execute("BEGIN IMMEDIATE")
+            sweep(self)
+            self.execute("COMMIT")
+            self._file = self._place()
+        finally:
+            self.side.leave()
+
+    def _place(self) -> tuple[int, int]:
+        found = os.stat(self.path)
+        return found.st_dev, found.st_ino
+
+    def _require_same_file(self) -> None:
+        try:
+            same = self._place() == self._file
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise Unavailable(f"{self.path} was removed or replaced while programs used it: stop them all, then start them again")
+
+    def _forget(self) -> None:
+        """In a child made by fork: leave the parent's connection as it is, which must not even be closed here."""
+        _PARENTS.append((self._connection, self._side))
+        self._connection = self._side = self.owner = None
+        self._pid = 0
+
+    def _explained(self, error: sqlite3.Error | OSError) -> Unavailable:
+        code = getattr(error, "sqlite_errorcode", None)
+        if isinstance(error, OSError):
+            return Unavailable(f"the store {self.path}: {error.strerror or error} ({error.filename or self.path}): see its folder")
+        advice = ADVICE.get(code & 0xFF) if code is not None else None
+        return Unavailable(f"the store {self.path}: {advice or error}")
+
+
+class Abandoned(Exception):  # noqa: N818 (nothing went wrong)
+    """A change was not made, because nobody wanted it any more when its turn came."""
+
+
+_PARENTS: Final[list[Any]] = []
+"""Connections of a parent process, kept so that no destructor closes them in this one."""

@@ -1,0 +1,89 @@
+"""The database of a store in a worker thread of trio's.
+
+A change can have to wait for the gate, and who holds it may have been stopped (SIGSTOP, a debugger) in that very moment. So a
+change that is cancelled before it has passed the gate is given up: its thread wakes up some day, sees that, and does nothing. Past
+the gate it is waited for, for it will be made. `trio.lowlevel` is used for the token by which the thread says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+import trio
+
+from .database import Database, Shortcut
+
+__all__ = ["Thread"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CLOSE_WITHIN: Final = 5.0
+"""Seconds to wait for the thread before its file is left open."""
+
+
+class Thread:
+    """Calls functions of one database, one at a time."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._one = trio.CapacityLimiter(1)
+
+    async def call(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function that does not wait for others."""
+        return await trio.to_thread.run_sync(functools.partial(fn, *args, **kwargs), limiter=self._one)
+
+    async def write(
+        self, shortcut: Shortcut[T] | None, change: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Make a change. If cancelled, it is not made, or is made and its result returned."""
+        turn = Turn(lambda begin: self._db.write_if(begin, shortcut, change, *args, **kwargs))
+        try:
+            await trio.to_thread.run_sync(turn.take, abandon_on_cancel=True, limiter=self._one)
+        except trio.Cancelled:
+            if turn.give_up():
+                raise
+            with trio.CancelScope(shield=True):
+                await turn.taken.wait()
+        if turn.error is not None:
+            raise turn.error
+        result: T = turn.result
+        return result
+
+    async def close(self) -> None:
+        """Close the file, also where this is cancelled; unless the thread is stuck."""
+        with trio.move_on_after(CLOSE_WITHIN, shield=True):
+            await self.call(self._db.close)
+
+
+class Turn:
+    """One change, which its thread makes unless it was given up before."""
+
+    def __init__(self, change: Callable[[Callable[[], bool]], Any]) -> None:
+        self.taken: trio.Event = trio.Event()
+        self.error: BaseException | None = None
+        self.result: Any = None
+        self._change = change
+        self._once = threading.Lock()
+        self._token = trio.lowlevel.current_trio_token()
+
+    def take(self) -> None:
+        """Make the change, in the thread."""
+        try:
+            self.result = self._change(self._begin)
+        except BaseException as error:
+            self.error = error
+        finally:
+            with contextlib.suppress(trio.RunFinishedError):  # given up, and the program has gone on without it
+                self._token.run_sync_soon(self.taken.set)
+
+    def give_up(self) -> bool:
+        """Make sure that the change is not made; False if it is under way, or was made."""
+        return self._once.acquire(blocking=False)
+
+    def _begin(self) -> bool:
+        return self._once.acquire(blocking=False)
