@@ -182,9 +182,24 @@ def _with_trio(verb: Verb, store: Store, arguments: Arguments) -> Answer:
     async def main() -> Answer:
         return await _carry_out(verb, store, arguments, Trio(store, arguments.timeout))
 
-    if arguments.verb == "run":  # which takes signals in a way of its own
-        return trio.run(main)
-    return trio.run(_until_signalled, main)
+    with _without_log(arguments.debug):
+        if arguments.verb == "run":  # which takes signals in a way of its own
+            return trio.run(main)
+        return trio.run(_until_signalled, main)
+
+
+@contextlib.contextmanager
+def _without_log(debug: bool) -> Any:
+    """Keep what the store logs out of the lines that are the command's, unless somebody wants to know."""
+    import logging
+
+    logger, nowhere = logging.getLogger("grouper"), logging.NullHandler()
+    if not debug:
+        logger.addHandler(nowhere)
+    try:
+        yield
+    finally:
+        logger.removeHandler(nowhere)
 
 
 async def _until_signalled(fn: Callable[[], Coroutine[Any, Any, T]]) -> T:

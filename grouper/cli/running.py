@@ -7,7 +7,9 @@ own, which takes the terminal away from the command; `flock` dies of the signal 
 
 There are no handlers. The signals are blocked before the member is made, and taken by `sigwaitinfo` one after the other, the end of
 the command among them. So none strikes anywhere else, and this process does not end before the command has ended and the member has
-left, however often Ctrl-C is pressed. As nobody else waits for the command, its pid is never another's when a signal is sent to it.
+left, however often Ctrl-C is pressed. As who takes the signals also reaps the command, its pid is never another's when a signal is
+sent to it. A thread watches for the command's end, since the kernel gives SIGCHLD to any thread that does not block it: a program
+that calls `main` may have such.
 
 After a kill -9 of this process the member is lost, which the others see; the command goes on. Linux could be asked to kill it then,
 but only by code that runs between fork and exec, which Python cannot do safely.
@@ -18,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -122,9 +125,17 @@ class Relay:
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, self._taken)
         pid = self._spawn(command)
+        watcher = threading.Thread(target=_tell_the_end, args=(pid, threading.get_ident()), name="watch a command")
+        watcher.start()
+        try:
+            return self._pass_on(pid)
+        finally:
+            watcher.join()
+
+    def _pass_on(self, pid: int) -> int:
         for number in self._passed_on & signal.sigpending():  # the terminal's, if it came before there was a command to get it
             signal.sigwait({number})
-            os.kill(pid, number)
+            _send(pid, number)
         while True:
             number, everybody = self._next()
             if number == signal.SIGCHLD:
@@ -132,8 +143,7 @@ class Relay:
                 if ended:
                     return os.waitstatus_to_exitcode(status)
             elif not (everybody and os.getpgid(pid) == os.getpgrp()):
-                with contextlib.suppress(PermissionError):  # it has become another user's
-                    os.kill(pid, number)
+                _send(pid, number)
 
     def _spawn(self, command: Sequence[str]) -> int:
         restored = [signal.Signals[name] for name in RESTORED if hasattr(signal, name)]
@@ -156,6 +166,18 @@ class Relay:
             return info.si_signo, info.si_code > 0
         number = signal.sigwait(self._taken)
         return number, number in (signal.SIGINT, signal.SIGQUIT) and _in_foreground()
+
+
+def _send(pid: int, number: int) -> None:
+    with contextlib.suppress(PermissionError):  # the command has become another user's
+        os.kill(pid, number)
+
+
+def _tell_the_end(pid: int, thread: int) -> None:
+    """Send SIGCHLD to that thread when the command has ended, which it may have seen by itself."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    signal.pthread_kill(thread, signal.SIGCHLD)
 
 
 def _in_foreground() -> bool:

@@ -100,8 +100,8 @@ async def wait(store: Store, arguments: Arguments, driver: Driver) -> Answer:
         answer.text += f", {status.lost} lost"
         if not arguments.allow_lost:
             answer.trouble = Lost(
-                f"wait group {name!r}: {status.lost} were lost, their process died or their time ran out: "
-                "do their work again, or say --allow-lost"
+                f"wait group {name!r}: lost {status.lost}, whose process died or whose time ran out: "
+                "do that work again, or say --allow-lost"
             )
             answer.status = LOST
     return answer

@@ -54,6 +54,10 @@ class Lock:
                 task_status.started(token)
                 await trio.sleep_forever()
 
+    async def queue(self) -> tuple[Entry, ...]:
+        """Who holds the lock, which is the first, and who waits for it, in order. Raises: Unavailable."""
+        return await self.store.entries(LOCK, self.name)
+
     def hold(self) -> AbstractAsyncContextManager[int]:
         """Hold the lock while a block runs, and give it the fencing token: `async with lock.hold() as token`.
 

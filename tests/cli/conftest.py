@@ -7,9 +7,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import pytest
@@ -20,6 +20,18 @@ from grouper.coordination import opening
 from .screen import screen
 
 GROUPER = (sys.executable, "-m", "grouper")
+
+
+T = TypeVar("T")
+
+
+def always(value: T) -> Callable[..., T]:
+    """A function that returns this, whatever it is given."""
+
+    def returning(*_: object, **__: object) -> T:
+        return value
+
+    return returning
 
 
 @attrs.frozen
@@ -54,9 +66,17 @@ class Command:
         return counter
 
 
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where processes keep what they have compiled: there are many, and each would do it again."""
+    return tmp_path_factory.mktemp("compiled")
+
+
 @pytest.fixture
-def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def url(tmp_path: Path, compiled: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A store in a file, which is this process's default and that of those it starts."""
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(compiled))
     url = f"sqlite:{tmp_path / 'store.db'}"
     monkeypatch.setenv("GROUPER_STORE", url)
     return url
@@ -68,15 +88,11 @@ def command(url: str, capfd: pytest.CaptureFixture[str]) -> Command:
     return Command(capfd, url)
 
 
-def nothing(url: str | None = None) -> None:
-    """Find that the store is not on this machine."""
-
-
 @pytest.fixture(params=["inline", "trio"])
 def either(request: pytest.FixtureRequest, url: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """The command by either driver: without an event loop, and in trio, as on stores that are not of this machine."""
     if request.param == "trio":
-        monkeypatch.setattr(opening, "open_inline", nothing)
+        monkeypatch.setattr(opening, "open_inline", always(None))
     return Command(capfd, url)
 
 

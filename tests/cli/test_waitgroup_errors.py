@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -27,7 +29,7 @@ from grouper.coordination import (
     WaitGroupError,
 )
 
-from .conftest import GROUPER, Command, Starting
+from .conftest import GROUPER, IN_TRIO, Command, Starting
 
 pytestmark = pytest.mark.real_time
 
@@ -109,6 +111,15 @@ def test_url_that_is_none_is_told_with_where_it_comes_from(command: Command, mon
     assert found.err.startswith("grouper: GROUPER_STORE: 'x.db' is not the url of a store: write sqlite:PATH")
 
 
+def test_store_whose_extra_is_missing(command: Command, start: Starting) -> None:
+    """It says what to install."""
+    without = "import sys; sys.modules['httpx2'] = None; from grouper.cli import main; sys.exit(main())"
+    start.program_of_command = (sys.executable, "-c", without)
+    found = start("list", "--store", "etcd://127.0.0.1:1").end()
+    assert (found.status, found.out, found.err.count("\n")) == (1, "", 1)
+    assert "pip install" in found.err
+
+
 def no_folder(folder: Path) -> Path:
     return folder / "none" / "store.db"
 
@@ -167,6 +178,17 @@ def test_change_whose_outcome_is_not_known_can_be_repeated(command: Command, mon
 
 # --- what nobody foresaw
 
+LOGGING: Final = """
+import logging
+from grouper.cli import waitgroup
+listed = waitgroup.VERBS["list"]
+def slowly(*arguments):
+    logging.getLogger("grouper").warning("the store is slow")
+    return listed(*arguments)
+waitgroup.VERBS["list"] = slowly
+"""
+"""A verb whose store logs something."""
+
 
 @pytest.fixture
 def fault(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,6 +225,14 @@ def test_errors_that_were_foreseen_have_a_traceback_on_demand(either: Command) -
     found = either("status", "none", "--debug")
     assert found.status == 3
     assert "NotFound" in found.err
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_log_of_the_store_is_for_those_who_ask(start: Starting, debug: bool) -> None:
+    """The lines on standard error are the command's, unless it is to be debugged."""
+    start.program_of_command = (sys.executable, "-c", IN_TRIO.replace("sys.exit", f"{LOGGING}sys.exit"))
+    found = start("list", *["--debug"] * debug).end()
+    assert (found.status, found.err) == (0, "the store is slow\n" * debug)
 
 
 def test_store_that_awaits_though_it_should_block_is_a_fault(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ from grouper.cli.running import PASSED_ON, Relay
 from grouper.coordination import Unavailable
 from grouper.coordination.sqlite.store import InlineStore, Owning
 
-from .conftest import GROUPER, Command, Started, Starting, Terminal
+from .conftest import GROUPER, Command, Started, Starting, Terminal, always
 
 pytestmark = pytest.mark.real_time
 
@@ -172,7 +171,8 @@ os._exit(3)
 
 SIGNALS: Final = """
 import signal
-print(signal.pthread_sigmask(signal.SIG_BLOCK, []), *[number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN])
+ignored = [number for number in signal.valid_signals() if signal.getsignal(number) is signal.SIG_IGN]
+print(signal.pthread_sigmask(signal.SIG_BLOCK, []), *ignored)
 """
 """A command that prints which signals are blocked, and which ignored."""
 
@@ -245,7 +245,7 @@ def test_signal_that_comes_while_it_joins(run: Command, monkeypatch: pytest.Monk
     register = InlineStore.register
 
     async def slowly(store: InlineStore, *words: str) -> object:
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         return await register(store, *words)
 
     monkeypatch.setattr(InlineStore, "register", slowly)
@@ -260,7 +260,7 @@ def test_signal_that_comes_while_the_command_is_made(run: Command, monkeypatch: 
 
     def spawned(relay: Relay, command: list[str]) -> int:
         pid = spawn(relay, command)
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         return pid
 
     monkeypatch.setattr(Relay, "_spawn", spawned)
@@ -272,7 +272,7 @@ def test_signal_that_comes_too_late_for_the_command(run: Command, monkeypatch: p
     withdraw = InlineStore.withdraw
 
     async def slowly(store: InlineStore, *words: Any) -> bool:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         return await withdraw(store, *words)
 
     monkeypatch.setattr(InlineStore, "withdraw", slowly)
@@ -296,13 +296,13 @@ ON_TERMINAL: Final = "import os, sys; os.login_tty(0); os.execvp(sys.argv[1], sy
 
 
 @pytest.fixture
-def on_terminal(start_either: Starting, run: Command, terminal: Terminal) -> Iterator[Started]:
+def on_terminal(start_either: Starting, run: Command, terminal: Terminal) -> Started:
     """A command that runs in the foreground of a terminal."""
     start_either.program_of_command = (sys.executable, "-I", "-S", "-c", ON_TERMINAL, *start_either.program_of_command)
     ends = {"stdin": terminal.file, "stdout": terminal.file, "stderr": terminal.file}
     started = start_either("run", "batch", "--", *COUNTING, **ends)
     terminal.read_until("ready")
-    yield started
+    return started
 
 
 def test_ctrl_c_reaches_the_command_once(on_terminal: Started, terminal: Terminal, run: Command) -> None:
@@ -335,18 +335,17 @@ def test_signal_is_not_passed_on_to_who_has_it(
     """The terminal's goes to the whole process group, in which the command is unless it has left it."""
     took = iter([(signal.SIGINT, everybody), (signal.SIGCHLD, False)])
     kills: list[tuple[int, int]] = []
-    group = os.getpgrp()
 
-    def waited(pid: int, options: int) -> tuple[int, int]:
-        return pid, 0
+    def next_signal(relay: Relay) -> tuple[int, bool]:
+        return next(took)
 
     def killed(pid: int, number: int) -> None:
         kills.append((pid, number))
 
-    monkeypatch.setattr(Relay, "_spawn", lambda relay, command: 12345)  # pyright: ignore[reportUnknownLambdaType]
-    monkeypatch.setattr(Relay, "_next", lambda relay: next(took))  # pyright: ignore[reportUnknownLambdaType]
-    monkeypatch.setattr(os, "getpgid", lambda pid: group if in_our_group else pid)  # pyright: ignore[reportUnknownLambdaType]
-    monkeypatch.setattr(os, "waitpid", waited)
+    monkeypatch.setattr(Relay, "_spawn", always(12345))
+    monkeypatch.setattr(Relay, "_next", next_signal)
+    monkeypatch.setattr(os, "getpgid", always(os.getpgrp() if in_our_group else 12345))
+    monkeypatch.setattr(os, "waitpid", always((12345, 0)))
     monkeypatch.setattr(os, "kill", killed)
     with Relay() as relay:
         assert relay.run(["work"]) == 0
@@ -355,13 +354,16 @@ def test_signal_is_not_passed_on_to_who_has_it(
 
 def test_command_that_cannot_be_signalled_is_waited_for(run: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that has become another user's."""
-    took = iter([(signal.SIGTERM, False)])
+    took = [(signal.SIGTERM, False)]
     real = Relay._next
+
+    def next_signal(relay: Relay) -> tuple[int, bool]:
+        return took.pop() if took else real(relay)
 
     def refused(pid: int, number: int) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(Relay, "_next", lambda relay: next(took, None) or real(relay))  # pyright: ignore[reportUnknownLambdaType]
+    monkeypatch.setattr(Relay, "_next", next_signal)
     monkeypatch.setattr(os, "kill", refused)
     assert run("run", "batch", "--", "sh", "-c", "exit 9").status == 9
 
@@ -370,14 +372,14 @@ def test_without_the_kernels_word_the_foreground_gets_ctrl_c_by_itself(run: Comm
     """On systems where `sigwaitinfo` is missing: what the terminal sends is not passed on, other signals are."""
     monkeypatch.delattr(signal, "sigwaitinfo")
     foreground = os.getpgrp()
-    monkeypatch.setattr(os, "tcgetpgrp", lambda number: foreground)  # pyright: ignore[reportUnknownLambdaType]
+    monkeypatch.setattr(os, "tcgetpgrp", always(foreground))
     with Relay() as relay:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert relay._next() == (signal.SIGINT, True)
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         assert relay._next() == (signal.SIGTERM, False)
-        foreground += 1
-        os.kill(os.getpid(), signal.SIGINT)
+        monkeypatch.setattr(os, "tcgetpgrp", always(foreground + 1))
+        signal.raise_signal(signal.SIGINT)
         assert relay._next() == (signal.SIGINT, False)
     assert run("run", "batch", "--", "sh", "-c", "exit 9").status == 9
 
@@ -391,7 +393,7 @@ def test_without_a_terminal_no_signal_is_the_terminals(run: Command, monkeypatch
     monkeypatch.delattr(signal, "sigwaitinfo")
     monkeypatch.setattr(os, "tcgetpgrp", none)
     with Relay() as relay:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert relay._next() == (signal.SIGINT, False)
 
 

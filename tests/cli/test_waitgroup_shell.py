@@ -70,7 +70,7 @@ wc -l < results
 
 
 def test_dynamic_workers(command: Command, tmp_path: Path) -> None:
-    """Each adds itself. All end well, also if they do so at once: konductor fails calls that were made when others were too (K10)."""
+    """Each adds itself. All end well, also at once: konductor fails calls that were made while others were (K10)."""
     _, done, status, results = bash(DYNAMIC_WORKERS, tmp_path)
     assert (done, results) == ("jobs: Done", "8")
     assert json.loads(status)["status"]["counter"] == 0

@@ -52,7 +52,11 @@ def test_create_with_a_count_that_comes_too_late_says_so(either: Command) -> Non
 
 def test_create_in_json(either: Command) -> None:
     """The group, and whether it is new."""
-    group = {"name": "batch", "spec": {"ttl": "1h30m"}, "status": {"counter": 3, "phase": "Waiting", "members": [], "lost": 0}}
+    group: dict[str, object] = {
+        "name": "batch",
+        "spec": {"ttl": "1h30m"},
+        "status": {"counter": 3, "phase": "Waiting", "members": [], "lost": 0},
+    }
     words = ("create", "batch", "--ttl", "90m", "--count", 3, "-o", "json")
     assert either(*words).document == {**group, "created": True}
     assert either(*words).document == {**group, "created": False}
@@ -315,7 +319,7 @@ def test_wait_ends_when_what_is_left_is_lost(either: Command) -> None:
     found = either("wait", "batch")
     assert (found.status, found.out) == (5, "batch: Done, 2 lost\n")
     assert found.err == (
-        "grouper: wait group 'batch': 2 were lost, their process died or their time ran out: do their work again, or say --allow-lost\n"
+        "grouper: wait group 'batch': lost 2, whose process died or whose time ran out: do that work again, or say --allow-lost\n"
     )
 
 

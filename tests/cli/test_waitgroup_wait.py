@@ -16,7 +16,7 @@ from grouper.cli.output import CountLine
 from grouper.coordination import Entry, Status
 from grouper.coordination.sqlite.store import InlineStore
 
-from .conftest import Command, Starting, Terminal
+from .conftest import Command, Starting, Terminal, always
 from .screen import screen
 
 pytestmark = pytest.mark.real_time
@@ -83,7 +83,7 @@ def test_waiter_that_came_first_sees_the_round(command: Command, start: Starting
 def test_signal_ends_a_wait(
     command: Command, start_either: Starting, terminal: Terminal, number: signal.Signals, status: int
 ) -> None:
-    """Its line is taken from the terminal. Of SIGINT the process dies, so that the script around it does; that is 130 in a shell."""
+    """Its line is taken from the terminal. Of SIGINT the process dies, so that the script around it does: 130 in a shell."""
     command("create", "batch", "--count", 1)
     waiting = start_either("wait", "batch", stderr=terminal.file)
     terminal.read_until("left")
@@ -134,7 +134,7 @@ def test_signals_are_as_they_were_after_a_wait(either: Command) -> None:
 def test_timeout_is_the_time_that_was_asked_for(
     command: Command, monkeypatch: pytest.MonkeyPatch, words: list[str], seconds: float | None
 ) -> None:
-    """All of it; without one, the wait has no end. (konductor's ends after 11 seconds, whatever is said.)"""
+    """All of it; without one, the wait has no end. konductor's ends after 11 seconds, whatever is said (K15)."""
     found: list[float | None] = []
     watch = InlineStore.watch
 
@@ -224,7 +224,7 @@ def test_line_that_is_as_before_is_not_drawn_again(tty: TTY) -> None:
 
 def test_line_never_wraps(tty: TTY, monkeypatch: pytest.MonkeyPatch) -> None:
     """What wraps cannot be taken back."""
-    monkeypatch.setattr(output, "_width", lambda file: 8)  # pyright: ignore[reportUnknownLambdaType]
+    monkeypatch.setattr(output, "_width", always(8))
     with CountLine(tty) as line:
         line.show(counting(3))
         assert seen(tty) == "batch: 3"
@@ -234,12 +234,12 @@ def test_width_is_the_terminals(terminal: Terminal, monkeypatch: pytest.MonkeyPa
     """Less one column. One that says nothing has 80."""
     with open(os.dup(terminal.file), "w") as file:
         assert output._width(file) == 79
-        monkeypatch.setattr(os, "get_terminal_size", lambda number: os.terminal_size((40, 10)))  # pyright: ignore[reportUnknownLambdaType]
+        monkeypatch.setattr(os, "get_terminal_size", always(os.terminal_size((40, 10))))
         assert output._width(file) == 39
 
 
 def not_a_terminal(tty: TTY, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tty, "isatty", lambda: False)
+    monkeypatch.setattr(tty, "isatty", always(False))
 
 
 def a_dumb_one(tty: TTY, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,8 +247,8 @@ def a_dumb_one(tty: TTY, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def in_the_background(tty: TTY, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tty, "fileno", lambda: 2)
-    monkeypatch.setattr(os, "tcgetpgrp", lambda number: os.getpgrp() + 1)  # pyright: ignore[reportUnknownLambdaType]
+    monkeypatch.setattr(tty, "fileno", always(2))
+    monkeypatch.setattr(os, "tcgetpgrp", always(os.getpgrp() + 1))
 
 
 @pytest.mark.parametrize("how", [not_a_terminal, a_dumb_one, in_the_background])

@@ -241,8 +241,15 @@ async def test_k14_who_comes_before_the_first_add_can_say_so() -> None:
 def in_mock_time(monkeypatch: pytest.MonkeyPatch) -> MockClock:
     """Let the command run on a store in memory, and in trio with a clock that jumps."""
     store, clock = MemoryStore(), MockClock(autojump_threshold=0)
-    monkeypatch.setattr(opening, "open_inline", lambda _url: None)
-    monkeypatch.setattr(opening, "open_store", lambda _url: store)
+
+    def opened(url: str | None) -> MemoryStore:
+        return store
+
+    def nothing(url: str | None) -> None:
+        pass
+
+    monkeypatch.setattr(opening, "open_inline", nothing)
+    monkeypatch.setattr(opening, "open_store", opened)
     monkeypatch.setattr(trio, "run", partial(trio.run, clock=clock))
     return clock
 
@@ -432,6 +439,6 @@ async def test_k26_nobody_sets_a_count_and_done_ends_no_member() -> None:
     async with group.member("part1"):
         other = store.process().waitgroup("batch")
         await other.done()
-        with pytest.raises(Underflow, match="1 members, which leave by themselves"):
+        with pytest.raises(Underflow, match="beside 1 of members, which settle their own"):
             await other.done()
         assert await counter(group) == 1

@@ -251,7 +251,7 @@ async def test_m09_what_was_lost_is_told_with_the_round() -> None:
 @pytest.mark.contract("waitgroup M9")
 @pytest.mark.real_time
 def test_m09_a_loss_is_no_plain_success(command: Command) -> None:
-    """Unless the caller says that he allows it."""
+    """Unless the caller says that this is allowed."""
     command("create", "batch")
     command("add", "batch", "--for", "1ms")
     assert (command("wait", "batch").status, command("wait", "batch", "--allow-lost").status) == (5, 0)

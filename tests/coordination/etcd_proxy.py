@@ -46,8 +46,8 @@ class Proxy:
         self._open.set()
         self._target = target
         self._planned: list[Planned] = []
-        self._connections: set[trio.SocketStream] = set()
-        self._listener: trio.SocketListener | None = None
+        self._serving = trio.CancelScope()
+        self._gone = trio.Event()
 
     def fail(self, fault: Fault, path: str = "/v3/kv/txn", *, times: float = 1, mention: str = "") -> None:
         """Have the next requests fail that go to that path, and have such a text in them."""
@@ -60,11 +60,12 @@ class Proxy:
     async def release(self) -> None:
         """Have etcd carry out what is late."""
         while self.late:
-            request = self.late.pop(0)
-            upstream = await self._connect()
+            await self._carry_out(self.late.pop(0))
+
+    async def _carry_out(self, request: bytes) -> None:
+        async with await self._connect() as upstream:
             await upstream.send_all(request)
             assert await upstream.receive_some()
-            await upstream.aclose()
 
     def freeze(self) -> None:
         """Hand on nothing more, in either direction, as an etcd that is stopped."""
@@ -76,25 +77,22 @@ class Proxy:
 
     async def kill(self) -> None:
         """Be gone: cut all connections, and take no more."""
-        assert self._listener is not None
-        await self._listener.aclose()
-        for stream in list(self._connections):
-            await trio.aclose_forcefully(stream)
+        self._serving.cancel()
+        await self._gone.wait()
 
     async def serve(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Run until cancelled."""
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        self._listener = listener
         self.endpoint = f"127.0.0.1:{listener.socket.getsockname()[1]}"
-        with contextlib.suppress(trio.ClosedResourceError):
+        with self._serving:
             await trio.serve_listeners(self._handle, [listener], task_status=task_status)  # type: ignore[arg-type]  # without listeners
+        self._gone.set()
 
     async def _connect(self) -> trio.SocketStream:
         host, _, port = self._target.rpartition(":")
         return await trio.open_tcp_stream(host, int(port))
 
     async def _handle(self, client: trio.SocketStream) -> None:
-        self._connections.add(client)
         try:
             async with client, await self._connect() as upstream, trio.open_nursery() as nursery:
                 nursery.start_soon(self._answers, upstream, client)
@@ -104,32 +102,22 @@ class Proxy:
                 nursery.cancel_scope.cancel()
         except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
-        finally:
-            self._connections.discard(client)
 
     async def _pass(self, request: bytes, client: trio.SocketStream, upstream: trio.SocketStream) -> bool:
         """Do with a request what is to be done; whether the connection goes on."""
         path = request.split(b" ", 2)[1].decode()
         await self._open.wait()
-        match self._fault(path, request):
-            case None:
-                await upstream.send_all(request)
-                return True
-            case Fault.BEFORE:
-                return False
-            case Fault.LATE:
-                self.late.append(request)
-                return False
-            case Fault.AFTER:
-                other = await self._connect()
-                await other.send_all(request)
-                assert await other.receive_some()
-                await other.aclose()
-                return False
-            case Fault.NEVER:
-                self.stuck.set()
-                await trio.sleep_forever()
-        return False
+        fault = self._fault(path, request)
+        if fault is None:
+            await upstream.send_all(request)
+        elif fault is Fault.LATE:
+            self.late.append(request)
+        elif fault is Fault.AFTER:
+            await self._carry_out(request)
+        elif fault is Fault.NEVER:
+            self.stuck.set()
+            await trio.sleep_forever()
+        return fault is None
 
     def _fault(self, path: str, request: bytes) -> Fault | None:
         for planned in self._planned:

@@ -15,8 +15,8 @@ import pytest
 import trio
 import trustme
 
-from grouper.coordination import NotFound, Store, Unavailable, WaitGroup, open_store
-from grouper.coordination.etcd import gateway
+from grouper.coordination import NotFound, Unavailable, WaitGroup, open_store
+from grouper.coordination.etcd import EtcdStore, from_url, gateway
 
 from .etcd_proxy import Fault, Proxy, proxied
 from .etcd_server import Etcd, free_port, running
@@ -243,6 +243,19 @@ class SilentServer:
         self._socket.close()
 
 
+async def test_endpoint_that_is_too_slow_for_whoever_asks_is_not_asked_first_again(etcd: Etcd) -> None:
+    """Though each call is given up before its own time is over."""
+    async with proxied(etcd, prefix()) as (healthy, (proxy,)):
+        with open_silent() as endpoint:
+            async with from_url(f"etcd://{endpoint},{proxy.endpoint}/{healthy.session().keys.prefix}") as store:
+                store.session().gateway._place = 0
+                with trio.move_on_after(0.6) as scope:
+                    await store.list()
+                assert scope.cancelled_caught
+                with trio.fail_after(1):
+                    assert await store.list() == ()
+
+
 async def test_silent_server_is_given_up_in_time() -> None:
     """All endpoints may be silent."""
     with open_silent() as one, open_silent() as two:
@@ -315,8 +328,8 @@ def guarded() -> Iterator[Etcd]:
         yield etcd
 
 
-def login(etcd: Etcd, user: str, rest: str) -> Store:
-    return open_store(etcd.url.replace("//", f"//{user}@") + rest)
+def login(etcd: Etcd, user: str, rest: str) -> EtcdStore:
+    return from_url(etcd.url.replace("//", f"//{user}@") + rest)
 
 
 async def test_user_and_password_are_used(guarded: Etcd) -> None:
@@ -326,8 +339,7 @@ async def test_user_and_password_are_used(guarded: Etcd) -> None:
         await group.create(count=1)
         async with group.member("w1"):
             await group.done()
-            session = store.session()  # type: ignore[attr-defined]  # it is an EtcdStore
-            session.gateway._login = "run-out.1"
+            store.session().gateway._login = "run-out.1"
             assert await counter(group) == 1
         assert (await group.wait()).counter == 0
         await group.delete()
@@ -411,21 +423,21 @@ async def test_tls_is_spoken(secure: tuple[Etcd, Path]) -> None:
     ids=["other authority", "no certificate", "no file", "key of another certificate"],
 )
 async def test_tls_that_fails_is_told_at_once(secure: tuple[Etcd, Path], query: str, fix: str) -> None:
-    """With what to write; nothing was changed."""
+    """With what to write."""
     etcd, folder = secure
     async with open_store(f"{etcd.url}/p?{query.format(*[folder] * 3)}", timeout=100) as store:
         with trio.fail_after(7), pytest.raises(Unavailable, match=fix) as caught:
             await store.waitgroup("batch").create()
-        assert caught.value.token is None
         assert "\n" not in str(caught.value)
 
 
 async def test_wrong_scheme_is_told(etcd: Etcd, secure: tuple[Etcd, Path]) -> None:
     """As far as it can be: an etcd closes the connection and says nothing."""
     for endpoint, scheme, other in ((etcd.endpoints[0], "etcds", "etcd"), (secure[0].endpoints[0], "etcd", "etcds")):
-        async with open_store(f"{scheme}://{endpoint}/p", timeout=0.3) as store:
-            with pytest.raises(Unavailable, match=f"write {other}:// instead"):
-                await store.list()
+        async with from_url(f"{scheme}://{endpoint}/p") as store:
+            asks = store.session().gateway
+            with pytest.raises(gateway.Failed, match=f"write {other}:// instead"):
+                await asks._exchange(asks.current, "/v3/kv/range", b"{}", None, gateway.Call(10.0))
 
 
 def test_text_of_a_full_etcd_says_what_to_do() -> None:

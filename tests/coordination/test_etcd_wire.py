@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from grouper.coordination.etcd.groups import parts
@@ -30,6 +30,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 objects = st.dictionaries(st.text(max_size=5), st.recursive(st.text() | st.integers(), st.lists, max_leaves=5), max_size=3)
 
 
+@settings(max_examples=50)
 @given(st.lists(objects), st.lists(st.integers(min_value=0)), st.sampled_from(["\n", "", "\r\n", " \n\n"]), st.booleans())
 def test_messages_come_out_as_they_went_in(messages: list[Any], places: list[int], between: str, plain: bool) -> None:
     """Wherever the stream is cut, also within a character, with newlines between the messages or without."""
@@ -167,6 +168,7 @@ class Model:
         self.delete(key)
 
 
+@settings(max_examples=60)
 @given(st.data())
 def test_mirror_counts_what_was_lost_and_misses_no_zero(data: st.DataObject) -> None:
     """By any story: the counter, each zero with what its round lost, and the same when all is read at once."""

@@ -20,7 +20,7 @@ import trio
 from grouper.coordination import CoordinationError, MemberLost, MemoryStore, NotFound, Unavailable, open_store
 from grouper.coordination.opening import default_url, open_inline
 from grouper.coordination.sqlite import database as tables
-from grouper.coordination.sqlite import groups, hosts, waking
+from grouper.coordination.sqlite import entries, groups, hosts, waking
 from grouper.coordination.sqlite.database import Database
 from grouper.coordination.sqlite.gate import open_gate
 from grouper.coordination.sqlite.store import SQLiteStore
@@ -212,14 +212,50 @@ def test_file_that_another_program_keeps_locked(path: str, db: Database, monkeyp
     db.write(groups.add, "batch", 1, False, None, None)
 
 
-@pytest.mark.parametrize("removed", ["store.db", "store.db-gate"])
-def test_file_that_was_removed_under_its_users(removed: str, tmp_path: Path, db: Database) -> None:
-    """Who goes on with it would be alone with what is no longer the store."""
+def test_store_that_was_removed_under_its_users(tmp_path: Path, db: Database) -> None:
+    """Told once: who goes on with it would be alone with what is no longer the store."""
     db.write(groups.create, "batch", None, 0)
-    (tmp_path / removed).unlink()
-    for _ in range(2):
-        with pytest.raises(Unavailable, match=r"removed.*stop them all"):
-            db.write(groups.status, "batch")
+    (tmp_path / "store.db").unlink()
+    with pytest.raises(Unavailable, match=r"removed.*what was in it is gone"):
+        db.write(groups.status, "batch")
+    assert db.write(groups.create, "batch", None, 0), "what is there now is another one"
+
+
+def test_gate_that_was_removed_under_its_users(tmp_path: Path, path: str, db: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """All go to the new one, and nobody is taken for dead."""
+    other = Database(path)
+    db.write(groups.create, "batch", None, 0)
+    db.write(entries.register, "member", "batch", "a", "")
+    other.write(entries.register, "member", "batch", "b", "")
+    (tmp_path / "store.db-gate").unlink()
+    assert db.write(groups.status, "batch").counter == 2
+    other.write(groups.add, "batch", 1, False, None, None)
+    assert db.side is other.side
+    assert db.side.is_claimed(db.owner or 0)
+    assert db.side.is_claimed(other.owner or 0)
+    assert caplog.text.count("store.db-gate was removed while programs used the store") == 2
+    assert db.write(groups.status, "batch").counter == 3
+    other.close()
+    assert db.write(groups.status, "batch").lost == 1
+
+
+@real_time
+@pytest.mark.parametrize("made_anew", [True, False])
+async def test_who_waits_hears_the_new_bell(path: str, made_anew: bool) -> None:
+    """The old one is on a file that nobody rings any more."""
+    async with SQLiteStore(path) as store, SQLiteStore(path) as other:
+        group = store.waitgroup("batch")
+        await group.create(count=2)
+        async with group.watch() as statuses:
+            await anext(statuses)
+            os.unlink(path + "-gate")
+            if made_anew:
+                await other.waitgroup("batch").done()
+                assert (await anext(statuses)).counter == 1
+            with trio.move_on_after(0.05):
+                await anext(statuses)
+            await other.waitgroup("batch").done()
+            assert (await anext(statuses)).counter == int(not made_anew)
 
 
 def test_disk_that_is_full(db: Database) -> None:
@@ -340,8 +376,6 @@ def test_store_closed_by_one_does_not_kill_what_another_owns(path: str) -> None:
     """Two handles of one process are two owners."""
     one, two = Database(path), Database(path)
     one.write(groups.create, "batch", None, 0)
-    from grouper.coordination.sqlite import entries
-
     one.write(entries.register, "member", "batch", "a", "")
     two.write(entries.register, "member", "batch", "b", "")
     two.close()
@@ -353,8 +387,6 @@ def test_store_closed_by_one_does_not_kill_what_another_owns(path: str) -> None:
 @real_time
 def test_child_made_by_fork_is_a_process_of_its_own(path: str, db: Database) -> None:
     """What its parent owns lives on when the child ends, and the child's does not."""
-    from grouper.coordination.sqlite import entries
-
     db.write(groups.create, "batch", None, 0)
     db.write(entries.register, "member", "batch", "parent", "")
     child = os.fork()

@@ -360,7 +360,7 @@ AWAITED: Final[dict[str, Callable[[Store], Any]]] = {
 
 @contextlib.asynccontextmanager
 async def stopped_inside(url: str) -> AsyncIterator[None]:
-    """Another program is stopped within a change, for the time of the block. Raises: AssertionError if that goes on for too long."""
+    """Another program is stopped within a change, for the time of the block, which must not wait for it."""
     with Program("inside", url, FULL, int(signal.SIGSTOP)) as program:
         program.stops()
         with trio.move_on_after(5.0) as limit:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from .test_sqlite_kills import BASE, churned, counter, handed_over, killed_while_awaited, opened_and_closed, tallied
-from .test_sqlite_kills import url as url
+from .test_sqlite_kills import BASE, churned, counter, handed_over, killed_while_awaited, opened_and_closed, tallied, url
+
+__all__ = ["url"]  # a fixture
 
 pytestmark = [pytest.mark.real_time, pytest.mark.soak]
 

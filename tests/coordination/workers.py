@@ -321,8 +321,8 @@ def fork(url: str, name: str, how: str) -> None:
 async def hold(url: str, name: str, book: str, seed: str) -> None:
     """Take a lock again and again, and write down each time that it was got and released, with the fencing token.
 
-    Beside the book is a file that only one process can lock at a time, and which holds the highest token that it was shown. It
-    refuses a lower one, and so does what a lock protects.
+    Beside the book is a file that only one process can lock at a time. By a POSIX lock: of a killed process the kernel takes
+    those first, in the order of its descriptors, while a `flock` can outlive the byte that says that an owner lives.
     """
     import trio
 
@@ -342,14 +342,14 @@ async def hold(url: str, name: str, book: str, seed: str) -> None:
         while os.getppid() == parent:
             async with lock.hold() as token:
                 try:
-                    fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.lockf(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     note("two", token)
                     continue
                 note("+", token)
-                await trio.sleep(chance.choice((0, 0, 0, 0.001)))
+                await trio.sleep(chance.choice((0, 0, 0, 0, 0, 0.001, 0.02)))
                 note("-", token)
-                fcntl.flock(guard, fcntl.LOCK_UN)
+                fcntl.lockf(guard, fcntl.LOCK_UN)
 
 
 async def grip(url: str, name: str) -> None:
@@ -364,7 +364,7 @@ async def grip(url: str, name: str) -> None:
 
 
 async def fence(url: str, name: str, book: str, seed: str) -> None:
-    """As `hold`, where a holder that is paused loses the lock: what it protects is asked before, and refuses an old token."""
+    """As `hold`, where a holder that is paused can lose the lock: what it protects refuses a token older than the newest it saw."""
     import trio
 
     from grouper.coordination import Lock, LockLost, Unavailable
@@ -388,7 +388,7 @@ async def fence(url: str, name: str, book: str, seed: str) -> None:
             with contextlib.suppress(LockLost, Unavailable):
                 async with lock.hold() as token:
                     use(token)
-                    await trio.sleep(chance.choice((0, 0, 0, 0.001)))
+                    await trio.sleep(chance.choice((0, 0, 0, 0, 0, 0.001, 0.02)))
                     use(token)
 
 

@@ -33,6 +33,10 @@ TRY: Final = 2.0
 """Seconds for a connection, and for each piece of an answer."""
 CLOSE: Final = 2.0
 """Seconds for closing connections."""
+CLEAN: Final = 0.02
+"""Seconds by which a try ends before its call: the HTTP client leaves a socket open where it is cancelled in a TLS handshake."""
+SLOW: Final = 0.5
+"""Seconds of a try that was cancelled, after which the next call begins with another endpoint."""
 AT_ONCE: Final = 32
 """Requests at a time: more of them only wait in another place, and cost more there."""
 FIRST: Final = 0.05
@@ -72,15 +76,24 @@ class Failed(Exception):  # noqa: N818 (it goes no further than this module)
 
 
 class Call:
-    """One call of a store's method, in which there may be several requests: the time it has, and whether it is unsure."""
+    """One call of a store's method, in which there may be several requests: the time it has, and that of each try.
 
-    __slots__ = ("deadline", "each", "token", "unsure")
+    `sent` tells whether the request of this try was sent, `unsure` whether one before was whose answer did not come.
+    """
+
+    __slots__ = ("deadline", "each", "sent", "token", "unsure")
 
     def __init__(self, seconds: float, token: str | None = None, *, each: float | None = None) -> None:
         self.deadline: float = trio.current_time() + seconds
         self.each: float = TRY if each is None else each
         self.token: str | None = token
         self.unsure: bool = False
+        self.sent: bool = False
+
+    async def trace(self, event: str, info: object) -> None:
+        """What the HTTP client calls at each step: from this one on, the request may arrive."""
+        if event == "http11.send_request_headers.started":
+            self.sent = True
 
     async def pause(self, tries: int, first: float = FIRST, longest: float = LONGEST) -> None:
         """Sleep for a random time between tries: those who failed together do not come back together."""
@@ -134,15 +147,15 @@ class Gateway:
         why = "all is too slow"
         tries = 0
         while True:
-            base = self.current
-            sent = False
+            call.sent = False
             with trio.move_on_at(call.deadline) as scope:
+                base = self.current
                 try:
                     async with nullcontext() if urgent else self._at_once:
-                        sent = True
+                        base = self.current
                         return await self._ask(base, path, content, call)
                 except Failed as failed:
-                    sent = False
+                    call.sent = False
                     why = f"{base.partition('//')[2]}: {failed}"
                     call.unsure |= failed.sent and not reads
                     self.avoid(base)
@@ -154,7 +167,7 @@ class Gateway:
                 if not tries % len(self.address.bases):
                     await call.pause(tries // len(self.address.bases) - 1)
             if scope.cancelled_caught or trio.current_time() >= call.deadline:
-                call.unsure |= scope.cancelled_caught and sent and not reads
+                call.unsure |= call.sent and not reads
                 raise self._unavailable(
                     f"no answer within {self.timeout:g} s: see whether it runs and can be reached ({why})", call
                 )
@@ -170,7 +183,8 @@ class Gateway:
         stale = 0
         while True:
             login = await self._logged_in(base, call)
-            status, answer = await self._exchange(base, path, content, login, call.each)
+            call.sent = False
+            status, answer = await self._exchange(base, path, content, login, call)
             if status == 200:
                 return answer
             code, message = int(answer.get("code", 2)), str(answer.get("message") or answer.get("error"))
@@ -200,7 +214,7 @@ class Gateway:
         async with self._logging_in:
             if self._login is None:
                 content = json.dumps({"name": address.user, "password": address.password}).encode()
-                status, answer = await self._exchange(base, "/v3/auth/authenticate", content, None, call.each)
+                status, answer = await self._exchange(base, "/v3/auth/authenticate", content, None, call)
                 if status == 200:
                     self._login = str(answer["token"])
                 elif "authentication is not enabled" in str(answer.get("error")):
@@ -210,16 +224,23 @@ class Gateway:
                     raise Failed(str(refusal), sent=False) if isinstance(refusal, Failed) else refusal
         return self._login
 
-    async def _exchange(self, base: str, path: str, content: bytes, login: str | None, each: float) -> tuple[int, JSON]:
+    async def _exchange(self, base: str, path: str, content: bytes, login: str | None, call: Call) -> tuple[int, JSON]:
         """Send a request to one endpoint; the status and what it said. Raises: Failed."""
         httpx2 = _httpx2()
+        began = trio.current_time()
+        each = min(call.each, max(0.0, call.deadline - began - CLEAN))
         try:
             response = await self._client().post(
                 base + path,
                 content=content,
                 headers=_headers(login),
                 timeout=httpx2.Timeout(each, pool=None),
+                extensions={"trace": call.trace},
             )
+        except trio.Cancelled:
+            if trio.current_time() - began >= SLOW:
+                self.avoid(base)
+            raise
         except (httpx2.HTTPError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise _failure(error) from error
         return response.status_code, _understood(response.status_code, response.content)

@@ -13,7 +13,7 @@ import trio
 
 from ..errors import Unavailable
 from .address import Address
-from .gateway import Call, Gateway, Refused
+from .gateway import TRY, Call, Gateway, Refused
 from .keys import KEPT, SLOT, GroupKeys, Keys
 from .lease import Life
 from .wire import JSON, KV, Answer, absent, empty, put_under, unchanged
@@ -37,7 +37,7 @@ class Session:
     """An etcd as one `trio.run` uses it.
 
     `hints` has a key for each group that was lately there: while it is, the group is not empty, which etcd then need not find out
-    by reading all that is in it.
+    by reading all that is in it. `used` is in how many blocks the store is.
     """
 
     def __init__(self, address: Address, lease: float, timeout: float) -> None:
@@ -46,10 +46,12 @@ class Session:
         self.keys: Keys = Keys(address.prefix)
         self.mine: dict[tuple[str, str, str, int], Mine] = {}
         self.hints: dict[str, str] = {}
+        self.used: int = 0
 
     def call(self, token: str | None = None) -> Call:
-        """A call that begins now."""
-        return Call(self.gateway.timeout, token)
+        """A call that begins now, with time for a try of each endpoint."""
+        gateway = self.gateway
+        return Call(gateway.timeout, token, each=min(TRY, gateway.timeout / len(gateway.address.bases)))
 
     def hint(self, name: str, key: str) -> None:
         """Remember that a key of a group is there."""
@@ -69,9 +71,10 @@ class Session:
         """
         try:
             return await self.gateway.txn(compare, success, failure, call)
-        except Refused as refused:
-            if not lease or "lease not found" not in str(refused) or not await self.grant(lease, KEPT + SLOT, call):
+        except Refused:
+            if not lease:
                 raise
+        await self.grant(lease, KEPT + SLOT, call)  # or another program does so at the same time
         return await self.gateway.txn(compare, success, failure, call)
 
     async def grant(self, id: int, seconds: float, call: Call) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
+from typing import Self
 
 import trio
 
@@ -85,12 +86,23 @@ class EtcdStore(Store):
             session = self._sessions[token] = Session(self._address, self._lease, self._timeout)
         return session
 
+    async def __aenter__(self) -> Self:
+        self.session().used += 1
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        session = self.session()
+        session.used -= 1
+        if not session.used:
+            await self.aclose()
+
     async def aclose(self) -> None:
         """Close the connections of this `trio.run`. What this process owns stays while there is a block of `owner()`."""
-        session = self._sessions.get(trio.lowlevel.current_trio_token())
+        token = trio.lowlevel.current_trio_token()
+        session = self._sessions.get(token)
         if session is not None:
-            if not session.life.tenures:
-                del self._sessions[trio.lowlevel.current_trio_token()]
+            if not session.used:
+                del self._sessions[token]
             await session.gateway.aclose()
 
     async def list(self, prefix: str = "") -> tuple[Status, ...]:

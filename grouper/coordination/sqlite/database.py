@@ -17,7 +17,7 @@ from typing import Any, Concatenate, Final, Generic, NamedTuple, ParamSpec, Prot
 
 from ..errors import Unavailable
 from . import hosts
-from .gate import open_gate
+from .gate import GateRemoved, open_gate
 from .rows import bury, sweep
 from .tables import SCHEMA
 
@@ -139,10 +139,8 @@ class Database:
         A `shortcut` is tried first.
         """
         try:
-            connection = self._open()
-            side = self.side
+            connection, side = self._entered()
             before, owner = connection.total_changes, self.owner
-            side.enter()
             try:
                 if wanted is not None and not wanted():
                     raise Abandoned
@@ -159,9 +157,27 @@ class Database:
                 side.leave()
             if connection.total_changes != before:
                 side.ring()
+        except Replaced:
+            self._drop()
+            raise
         except (sqlite3.Error, OSError) as error:
             raise self._explained(error) from error
         return result
+
+    def _entered(self) -> tuple[sqlite3.Connection, Side]:
+        """Open the file, if need be, and pass the gate; the new one if it was removed."""
+        while True:
+            try:
+                connection, side = self._open(), self.side
+                side.enter()
+            except GateRemoved:
+                import logging
+
+                log = logging.getLogger("grouper")
+                log.warning("%s was removed while programs used the store: see what does that; a new one is made", self.gate_path)
+                self._drop()
+            else:
+                return connection, side
 
     def _transact(self, change: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         self._require_same_file()
@@ -178,7 +194,8 @@ class Database:
     def read(self, question: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Ask at one instant, without waiting for writers. Raises: Unavailable, and what the question raises."""
         try:
-            self._open()
+            if self._connection is None or self._pid != os.getpid():
+                self._entered()[1].leave()
             self.execute("BEGIN")
             try:
                 return question(self, *args, **kwargs)
@@ -215,11 +232,15 @@ class Database:
         if self.owner is not None:
             with contextlib.suppress(Unavailable):
                 self.write(bury, self.owner)
+        if self._side is not None and self.owner is not None:
+            self._side.give_up(self.owner)
+        self.owner = None
+        self._drop()
+
+    def _drop(self) -> None:
+        """Close the file, to open it anew. What this process owns stays its own."""
         connection, side = self._connection, self._side
         self._connection = self._side = None
-        if side is not None and self.owner is not None:
-            side.give_up(self.owner)
-        self.owner = None
         if connection is not None:
             self._disconnect(connection)
         if side is not None:
@@ -237,8 +258,10 @@ class Database:
         self._pid = os.getpid()
         try:
             self._prepare()
+            if self.owner is not None:
+                self._side.claim(self.owner)
         except BaseException:
-            self.close()
+            self._drop()
             raise
         return connection
 
@@ -290,7 +313,10 @@ class Database:
         except FileNotFoundError:
             same = False
         if not same:
-            raise Unavailable(f"{self.path} was removed or replaced while programs used it: stop them all, then start them again")
+            raise Replaced(
+                f"the store {self.path} was removed or replaced while programs used it, and what was in it is gone: "
+                "see what does that; to try again is to use what is there now"
+            )
 
     def _forget(self) -> None:
         """In a child made by fork: leave the parent's connection as it is, which must not even be closed here."""
@@ -304,6 +330,10 @@ class Database:
             return Unavailable(f"the store {self.path}: {error.strerror or error} ({error.filename or self.path}): see its folder")
         advice = ADVICE.get(code & 0xFF) if code is not None else None
         return Unavailable(f"the store {self.path}: {advice or error}")
+
+
+class Replaced(Unavailable):
+    """The file is no longer that which was opened."""
 
 
 class Abandoned(Exception):  # noqa: N818 (nothing went wrong)

@@ -14,7 +14,8 @@ Two quirks of POSIX locks shape this module: closing *any* descriptor of the fil
 process has one `Gate` for a file, shared and counted; and a child made by fork has the descriptor but not the locks, and shares its
 parent's `flock`, so it makes a gate of its own.
 
-A store whose gate file was removed would have two gates: each change checks that it is still there.
+A store whose gate file was removed would have two gates. So each change looks whether its own is still the one, and else goes to
+the new one: meanwhile SQLite's own lock keeps writers apart, and the pid of an owner speaks for it.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ import os
 import threading
 from typing import Final
 
-from ..errors import Unavailable
+__all__ = ["Gate", "GateRemoved", "open_gate"]
 
-__all__ = ["Gate", "open_gate"]
+
+class GateRemoved(Exception):  # noqa: N818 (what happened)
+    """The file is no longer there: there is, or will be, another one. Nothing was done."""
 
 
 class Gate:
@@ -44,13 +47,13 @@ class Gate:
         self._fd = _opened(path)
 
     def enter(self) -> None:
-        """Wait until this is the only writer. Raises: Unavailable if the file is gone."""
+        """Wait until this is the only writer. Raises: GateRemoved."""
         self._mutex.acquire()
         try:
             self._fcntl.flock(self._fd, self._fcntl.LOCK_EX)
             if not os.fstat(self._fd).st_nlink:
                 self._fcntl.flock(self._fd, self._fcntl.LOCK_UN)
-                raise Unavailable(f"{self.path} was removed while programs used the store: stop them all, then start them again")
+                raise GateRemoved
         except BaseException:
             self._mutex.release()
             raise

@@ -90,7 +90,7 @@ def done(db: Tables, name: str, n: int, ticket: str | None, token: str | None) -
 def settle(db: Tables, group: Group, n: int) -> bool:
     """Settle any: the number first, then those that run out soonest."""
     if n > group.plain + group.tickets:
-        others = f", and {group.members} members, which leave by themselves" if group.members else ""
+        others = f", beside {group.members} of members, which settle their own" if group.members else ""
         raise Underflow(
             f"wait group {group.name!r} has {group.plain + group.tickets} tickets to settle{others}, not {n}: "
             "`done` was called more often than `add`"

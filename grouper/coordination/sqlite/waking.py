@@ -25,6 +25,8 @@ BACKSTOP: Final = 1.0
 """Seconds after which it is time to look for the dead, whatever was heard."""
 FIRST, LONGEST = 0.02, 0.1
 """Seconds between looks where there is no bell."""
+MODIFIED: Final = 2
+"""What inotify says when a file was written to."""
 MOST: Final = 200
 """Processes that are heeded, each by a descriptor; the others' deaths are seen when it is time to look."""
 
@@ -37,17 +39,26 @@ class Ears:
         self.pids: dict[int, int] = {}
         self.deaf: bool = True
         self._inotify: Any = None
-        self.gone: bool = False
+        self._path = path
+        self._flags = 0
+        self._gone = False
+        self._removed = False
         if sys.platform != "linux":
             return
         with contextlib.suppress(ImportError, OSError):
             from inotify_simple import INotify, flags  # type: ignore[import-untyped]  # it has no annotations
 
             self._inotify = INotify()
-            self._inotify.add_watch(path, flags.MODIFY)
+            self._flags = flags.MODIFY | flags.ATTRIB  # the latter also when the file is removed
+            self._inotify.add_watch(path, self._flags)
             self.poll = select.epoll()
             self.poll.register(self._inotify.fileno(), select.EPOLLIN)
             self.deaf = False
+
+    @property
+    def is_late(self) -> bool:
+        """Whether there is something to look after that no descriptor tells any more: a death, a gate file that was removed."""
+        return self._gone or self._removed
 
     def heed(self, pids: Iterable[int]) -> None:
         """Listen for the death of these, and of no others."""
@@ -62,18 +73,22 @@ class Ears:
             try:
                 number = os.pidfd_open(pid)
             except OSError as error:
-                self.gone |= error.errno == errno.ESRCH
+                self._gone |= error.errno == errno.ESRCH
                 continue
             self.pids[pid] = number
             self.poll.register(number, select.EPOLLIN)
 
     def heard(self) -> bool:
         """Take what was heard; whether somebody died."""
-        died, self.gone = self.gone, False
+        died, self._gone = self.is_late, False
+        if self._removed:
+            with contextlib.suppress(OSError):
+                self._inotify.add_watch(self._path, self._flags)
+                self._removed = False
         if not self.deaf:
             ready = {number for number, _ in self.poll.poll(0)}
             if self._inotify.fileno() in ready:
-                self._inotify.read(timeout=0)
+                self._removed = any(event.mask & ~MODIFIED for event in self._inotify.read(timeout=0))
             for pid in [pid for pid, number in self.pids.items() if number in ready]:
                 self._drop(pid)
                 died = True
@@ -112,7 +127,7 @@ class Clocked:
 
     def longest(self, seconds: float) -> float:
         """How long to sleep, where something runs out in so many seconds."""
-        if self.ears.gone:
+        if self.ears.is_late:
             return 0.0
         left = min(seconds, max(0.0, self._looked + BACKSTOP - time.monotonic()))
         if self.ears.deaf:
