@@ -7,6 +7,7 @@ takes five times as long to import as all else together. On etcd it is trio's.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
@@ -18,6 +19,7 @@ from .exit_status import Signalled, UsageError
 if TYPE_CHECKING:
     from types import FrameType
 
+    from ..coordination.model import Status
     from ..coordination.sqlite.store import InlineStore
     from ..coordination.store import Store
     from .arguments import Arguments
@@ -33,6 +35,10 @@ class Driver(Protocol):
 
     async def counter(self, name: str) -> int:
         """What a group counts."""
+        ...
+
+    async def until(self, name: str, enough: Callable[[Status], bool]) -> Status:
+        """The first status of a group that is enough."""
         ...
 
     def limit(self) -> AbstractContextManager[object]:
@@ -51,10 +57,16 @@ class Inline:
         self._store = store
 
     async def counter(self, name: str) -> int:
-        """What a group counts, without the classes that tell more."""
-        from ..coordination.sqlite.rows import load
+        """What a group counts."""
+        return await self._store.counter(name)
 
-        return (await self._store._write(load, name)).counter
+    async def until(self, name: str, enough: Callable[[Status], bool]) -> Status:
+        """The first status of a group that is enough."""
+        async with self._store.watch(name) as statuses:
+            async for status in statuses:
+                if enough(status):
+                    return status
+        raise AssertionError("the stream of a group ended")  # pragma: no cover (it is endless, or raises)
 
     def limit(self) -> AbstractContextManager[object]:
         """The store's own deadline, which was set before."""
@@ -78,6 +90,13 @@ class Trio:
         """What a group counts."""
         return (await self._store.status(name)).counter
 
+    async def until(self, name: str, enough: Callable[[Status], bool]) -> Status:
+        """The first status of a group that is enough, also if the store, once it has answered, is unavailable for a while."""
+        from ..coordination.following import Outage
+        from ..coordination.waiting import until
+
+        return await until(self._store, name, enough, Outage(f"the wait for wait group {name!r}"), first_too=False)
+
     @contextlib.contextmanager
     def limit(self) -> Any:
         """A scope of trio's."""
@@ -86,6 +105,8 @@ class Trio:
         if self._deadline is None:
             yield
             return
+        if self._deadline <= trio.current_time():  # no time at all is time for one look
+            self._deadline = math.inf
         with trio.CancelScope(deadline=self._deadline) as scope:
             yield
         if scope.cancelled_caught:

@@ -16,6 +16,7 @@ from .output import Answer, CountLine, describe, document, table
 from .values import lasting
 
 if TYPE_CHECKING:
+    from ..coordination.model import Status
     from ..coordination.store import Store
     from .arguments import Arguments
     from .driving import Driver, Verb
@@ -79,22 +80,24 @@ async def _as_json(store: Store, arguments: Arguments, **more: object) -> Answer
 async def wait(store: Store, arguments: Arguments, driver: Driver) -> Answer:
     """Wait until a group counts zero."""
     name = arguments.name
-    until = None if arguments.timeout is None else time.monotonic() + arguments.timeout
-    async with store.waitgroup(name).watch() as statuses:
-        status = await anext(statuses)
-        try:
-            with CountLine(sys.stderr) as line, driver.limit():
-                while status.counter or (arguments.started and not status.started):
-                    line.show(status)
-                    if until is not None and time.monotonic() >= until:  # the limit is felt only by what sleeps
-                        raise TimeoutError
-                    status = await anext(statuses)
-        except TimeoutError:
-            counted = f"it still counts {status.counter}" if status.counter else "nothing was added yet"
-            after = lasting(arguments.timeout or 0.0)
-            raise OutOfTime(
-                f"wait group {name!r}: {counted}, after {after}: `grouper waitgroup status` tells who is a member"
-            ) from None
+    end = None if arguments.timeout is None else time.monotonic() + arguments.timeout
+    last: Status | None = None
+
+    def enough(status: Status) -> bool:
+        nonlocal last
+        last = status
+        if not status.counter and (status.started or not arguments.started):
+            return True
+        line.show(status)
+        if end is not None and time.monotonic() >= end:  # the limit is felt only by what sleeps
+            raise TimeoutError
+        return False
+
+    try:
+        with CountLine(sys.stderr) as line, driver.limit():
+            status = await driver.until(name, enough)
+    except TimeoutError:
+        raise OutOfTime(f"wait group {name!r}: {_seen(last, lasting(arguments.timeout or 0.0))}") from None
     answer = Answer(f"{name}: Done", document(status))
     if status.lost:
         answer.text += f", {status.lost} lost"
@@ -105,6 +108,13 @@ async def wait(store: Store, arguments: Arguments, driver: Driver) -> Answer:
             )
             answer.status = LOST
     return answer
+
+
+def _seen(status: Status | None, after: str) -> str:
+    if status is None:
+        return f"its store has not answered within {after}: see whether it runs and can be reached"
+    counted = f"it still counts {status.counter}" if status.counter else "nothing was added yet"
+    return f"{counted}, after {after}: `grouper waitgroup status` tells who is a member"
 
 
 async def status(store: Store, arguments: Arguments, driver: Driver) -> Answer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 import trio
 
@@ -12,7 +14,7 @@ from .following import Outage, require_store
 from .model import Status
 from .store import Store
 
-__all__ = ["WaitGroupDone"]
+__all__ = ["WaitGroupDone", "until"]
 
 
 @attrs.frozen(eq=False)
@@ -53,23 +55,34 @@ class WaitGroupDone:
 
     async def _done(self) -> Status:
         outage = Outage(f"the wait for wait group {self.name!r}")
-        created: float | None = None
-        while True:
-            try:
-                async with self.store.watch(self.name) as statuses:
-                    async for status in statuses:
-                        outage.over()
-                        if created not in (None, status.created):
-                            raise self._deleted()
-                        created = status.created
-                        if not status.counter and (status.started or not self.started):
-                            return status
-            except Unavailable as error:
-                await outage.pause(error)
-            except NotFound:
-                if created is not None:
-                    raise self._deleted() from None
-                raise
+        return await until(
+            self.store, self.name, lambda status: not status.counter and (status.started or not self.started), outage
+        )
 
-    def _deleted(self) -> Deleted:
-        return Deleted(f"wait group {self.name!r} was deleted while somebody waited for it: create it again, and tell its workers")
+
+async def until(store: Store, name: str, enough: Callable[[Status], bool], outage: Outage, *, first_too: bool = True) -> Status:
+    """The first status of a group that is `enough`; also through times in which the store is unavailable.
+
+    A zero that has come and gone in such a time counts only if the store tells of it afterwards. Unless `first_too`, the store must
+    answer at first. Raises: NotFound if there is no such group; Deleted; Unavailable, at first.
+    """
+    created: float | None = None
+    gone = f"wait group {name!r} was deleted while somebody waited for it: create it again, and tell its workers"
+    while True:
+        try:
+            async with store.watch(name) as statuses:
+                async for status in statuses:
+                    outage.over()
+                    if created not in (None, status.created):
+                        raise Deleted(gone)
+                    created = status.created
+                    if enough(status):
+                        return status
+        except Unavailable as error:
+            if created is None and not first_too:
+                raise
+            await outage.pause(error)
+        except NotFound:
+            if created is not None:
+                raise Deleted(gone) from None
+            raise

@@ -44,10 +44,11 @@ def tell(*what: object) -> None:
     print(*what, flush=True)  # noqa: T201 (which reads it)
 
 
-def ready() -> None:
-    """Say that it can begin, and wait until it shall."""
+def rounds(seconds: str) -> Iterator[float]:
+    """Say that it can begin; then, for each time that it shall, until when by `time.monotonic()`."""
     tell("!")
-    sys.stdin.readline()
+    while sys.stdin.readline():
+        yield time.monotonic() + float(seconds)
 
 
 def tokens(wanted: str) -> Iterator[str | None]:
@@ -61,13 +62,13 @@ def core(url: str, seconds: str, wanted: str) -> None:
     store = opened(url)
     inline(store.status(GROUP))
     each = tokens(wanted)
-    ready()
-    end, n = time.monotonic() + float(seconds), 0
-    while time.monotonic() < end:
-        inline(store.add(GROUP, 1, False, None, next(each)))
-        inline(store.done(GROUP, 1, None, next(each)))
-        n += 2
-    tell(n)
+    for end in rounds(seconds):
+        n = 0
+        while time.monotonic() < end:
+            inline(store.add(GROUP, 1, False, None, next(each)))
+            inline(store.done(GROUP, 1, None, next(each)))
+            n += 2
+        tell(n)
 
 
 def raw(url: str, seconds: str, wanted: str) -> None:
@@ -86,13 +87,13 @@ def raw(url: str, seconds: str, wanted: str) -> None:
         execute("COMMIT")
 
     change(0)
-    ready()
-    end, n = time.monotonic() + float(seconds), 0
-    while time.monotonic() < end:
-        change(1)
-        change(-1)
-        n += 2
-    tell(n)
+    for end in rounds(seconds):
+        n = 0
+        while time.monotonic() < end:
+            change(1)
+            change(-1)
+            n += 2
+        tell(n)
 
 
 def awaited(url: str, seconds: str, wanted: str, tasks: str) -> None:
@@ -104,22 +105,24 @@ def awaited(url: str, seconds: str, wanted: str, tasks: str) -> None:
 
     async def one(group: WaitGroup, end: float) -> None:
         nonlocal n
-        while trio.current_time() < end:
+        while time.monotonic() < end:
             await group.add(token=next(each))
             await group.done(token=next(each))
             n += 2
 
     async def main() -> None:
-        async with open_store(url) as store, trio.open_nursery() as nursery:
+        nonlocal n
+        async with open_store(url) as store:
             group = store.waitgroup(GROUP)
             await group.status()
-            ready()
-            end = trio.current_time() + float(seconds)
-            for _ in range(int(tasks)):
-                nursery.start_soon(one, group, end)
+            for end in rounds(seconds):
+                n = 0
+                async with trio.open_nursery() as nursery:
+                    for _ in range(int(tasks)):
+                        nursery.start_soon(one, group, end)
+                tell(n)
 
     trio.run(main)
-    tell(n)
 
 
 def watch(url: str, how: str) -> None:
@@ -142,7 +145,8 @@ def own(url: str, space: str) -> None:
     """Own one entry for as long as this lives."""
     store = opened(url)
     inline(store.register(space, GROUP, str(os.getpid()), ""))
-    ready()
+    tell("!")
+    sys.stdin.readline()
 
 
 def contend(url: str) -> None:
@@ -176,6 +180,7 @@ class Program:
     def __init__(self, *arguments: object) -> None:
         command = [sys.executable, "-m", "tests.benchmarks.coordination", *map(str, arguments)]
         root = Path(__file__).parents[2]
+        self._name = arguments[0]
         self._process = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=root)
 
     def __enter__(self) -> Program:
@@ -194,7 +199,7 @@ class Program:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self._process.args} has ended")
+            raise RuntimeError(f"{self._name} has ended")
         return line.split()
 
     def go(self) -> None:
@@ -215,24 +220,30 @@ def at_hand(count: int) -> Generator[tuple[str, InlineStore]]:
         inline(store.aclose())
 
 
-def rate(seconds: float, processes: int, program: str, *arguments: object) -> float:
-    """Changes per second of so many processes, in a file of their own."""
+def changes(running: list[Program]) -> int:
+    """How many changes they make when they are let go."""
+    for one in running:
+        one.go()
+    return sum([int(one.hear()[0]) for one in running])
+
+
+def compare(quick: bool, what: str, bound: str, processes: int, *ours: object) -> None:
+    """Show the median ratio to as many raw processes, of pairs that are measured in turns, in one file."""
+    pairs, seconds = (1, 0.3) if quick else (7, 1.5)
+    _, kind, *_ = ours
     with at_hand(BASE) as (url, _), contextlib.ExitStack() as stack:
-        running = [stack.enter_context(Program(program, url, seconds, *arguments)) for _ in range(processes)]
-        for one in running:
+
+        def start(program: object, *arguments: object) -> Program:
+            return stack.enter_context(Program(program, url, seconds, *arguments))
+
+        mine = [start(*ours) for _ in range(processes)]
+        theirs = [start("raw", kind) for _ in range(processes)]
+        for one in mine + theirs:
             one.hear()
-        for one in running:
-            one.go()
-        return sum([int(one.hear()[0]) for one in running]) / seconds
-
-
-def compare(quick: bool, what: str, bound: str, ours: tuple[int, str, *tuple[object, ...]], raw: tuple[int, str, str]) -> None:
-    """Show the median ratio of pairs of rates that are measured in turns."""
-    pairs, seconds = (1, 0.3) if quick else (5, 2.0)
-    found = [(rate(seconds, *ours), rate(seconds, *raw)) for _ in range(pairs)]
-    mine, theirs = (statistics.median(rates) for rates in zip(*found, strict=True))
+        found = [(changes(mine), changes(theirs)) for _ in range(pairs)]
+    rates = [statistics.median(counts) / seconds for counts in zip(*found, strict=True)]
     ratio = statistics.median([both[0] / both[1] for both in found])
-    show(f"SQLite, add and done, {what}: {mine:,.0f}/s, raw {theirs:,.0f}/s", f"{ratio:.2f}", bound)
+    show(f"SQLite, add and done, {what}: {rates[0]:,.0f}/s, raw {rates[1]:,.0f}/s", f"{ratio:.2f}", bound)
 
 
 KINDS: Final = {"": "plain", " with tokens": "tokens"}
@@ -241,13 +252,13 @@ KINDS: Final = {"": "plain", " with tokens": "tokens"}
 def cores(quick: bool) -> None:
     """The synchronous core, which the command uses, in several processes."""
     for (text, kind), n in itertools.product(KINDS.items(), (1, 8, 64)):
-        compare(quick, f"processes: {n}{text}", "at least 0.5", (n, "core", kind), (n, "raw", kind))
+        compare(quick, f"processes: {n}{text}", "at least 0.5", n, "core", kind)
 
 
 def tasks(quick: bool) -> None:
     """The same awaited, in one process of trio."""
     for (text, kind), n in itertools.product(KINDS.items(), (1, 8, 64)):
-        compare(quick, f"awaited, tasks: {n}{text}", "at least 0.15", (1, "awaited", kind, n), (1, "raw", kind))
+        compare(quick, f"awaited, tasks: {n}{text}", "at least 0.15", 1, "awaited", kind, n)
 
 
 # --- latencies

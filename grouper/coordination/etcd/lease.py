@@ -134,19 +134,20 @@ class Life:
                     continue
                 due = lease.left - lease.ttl * 2 / 3
                 if due > 0:
+                    await self._undo(min(due, TRY))
                     await trio.sleep(min(due, LOOK))
-                elif await self._renew(lease):
-                    await self._undo()
-                else:
+                elif not await self._renew(lease):
                     await trio.sleep(random.uniform(0, min(LOOK, lease.ttl / 10)))
 
     async def end(self) -> None:
         """Revoke the lease, which nobody needs any more. Takes at most `REVOKE` seconds, also where it is cancelled."""
         lease = self._lease
         if lease is not None:
+            call, undone = Call(REVOKE), [*self.undone]
             self._drop()
             with trio.CancelScope(shield=True):
-                await self._revoke(lease, Call(REVOKE))
+                await self._undo_all(undone, call)  # else they would be counted as lost
+                await self._revoke(lease, call)
 
     async def _grant(self, call: Call) -> Lease:
         id = random.getrandbits(62) + 1  # chosen here, so that a request that was not answered can be sent again
@@ -176,10 +177,14 @@ class Life:
         with contextlib.suppress(Unavailable, Refused):  # then it is gone, or runs out
             await self.gateway.post("/v3/lease/revoke", {"ID": str(lease.id)}, shorter, reads=True, urgent=True)
 
-    async def _undo(self) -> None:
-        for undo in list(self.undone):
-            with contextlib.suppress(Unavailable, Refused):
-                await undo.undo(Call(TRY))
+    async def _undo(self, seconds: float) -> None:
+        if self.undone:
+            await self._undo_all([*self.undone], Call(seconds))
+
+    async def _undo_all(self, undone: list[Undo], call: Call) -> None:
+        with contextlib.suppress(Unavailable, Refused):
+            for undo in undone:
+                await undo.undo(call)
                 if undo in self.undone:
                     self.undone.remove(undo)
 

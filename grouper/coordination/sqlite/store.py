@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from ..store import Store
-from . import entries, groups
+from . import entries, groups, rows
 from .database import Database, Shortcut
 
 if TYPE_CHECKING:
@@ -84,6 +84,10 @@ class BaseStore(Store):
     async def status(self, name: str) -> Status:
         """The group's state."""
         return await self._write(groups.status, name)
+
+    async def counter(self, name: str) -> int:
+        """What a group counts, for who would wait for the import of `Status`. Raises: NotFound."""
+        return (await self._write(rows.load, name)).counter
 
     async def delete(self, name: str) -> bool:
         """Remove a group."""
