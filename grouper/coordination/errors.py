@@ -99,6 +99,15 @@ def require_name(name: object, what: str) -> str:
     return name
 
 
+def require_text(text: object, what: str) -> str:
+    """Check a token, or the id of a ticket. Raises: InvalidName, TypeError."""
+    if not isinstance(text, str):
+        raise TypeError(f"a {what} is a string, not {text!r}")
+    if not 0 < len(text) <= LONGEST_NAME or not text.isprintable():
+        raise InvalidName(f"the {what} {text[:40]!r} is empty, longer than {LONGEST_NAME}, or has a character that does not print")
+    return text
+
+
 def require_count(n: object, what: str, *, least: int = 1, most: int = MOST) -> int:
     """Check a number of tickets. Raises: TypeError, ValueError; Overflow above what a group can count."""
     if isinstance(n, bool) or not isinstance(n, int):

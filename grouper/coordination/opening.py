@@ -58,6 +58,8 @@ def default_url() -> str:
     state = os.environ.get("XDG_STATE_HOME") or ""
     if not os.path.isabs(state):  # the standard says that any other is to be ignored
         state = os.path.join(os.path.expanduser("~"), ".local", "state")
+    if not os.path.isabs(state):
+        raise Unavailable(f"this user has no home folder to keep a store in: name one in GROUPER_STORE: {FORMS}")
     folder = os.path.join(state, "grouper")
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -71,6 +73,6 @@ def _file(scheme: str, rest: str, url: str) -> tuple[str, bool]:
     if scheme != "sqlite":
         raise ValueError(f"{url!r} is not the url of a store: write {FORMS}")
     path, _, query = rest.partition("?")
-    if not path or query not in ("", "synchronous=full", "synchronous=normal"):
+    if not path or "\0" in path or query not in ("", "synchronous=full", "synchronous=normal"):
         raise ValueError(f"{url!r}: write sqlite:PATH, or sqlite:PATH?synchronous=full")
-    return os.path.abspath(os.path.expanduser(path)), query == "synchronous=full"
+    return os.path.realpath(os.path.expanduser(path)), query == "synchronous=full"

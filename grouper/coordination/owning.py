@@ -287,11 +287,13 @@ class Counting(Registered):
         )
 
     async def explained(self) -> Exception | None:
-        """Deleted if the group is gone."""
+        """Deleted if the group is gone, or was made anew since."""
         try:
-            await self._group.status()
+            status = await self._group.status()
         except NotFound:
-            return Deleted(f"{self.what}: the group was deleted meanwhile: create it again, and tell its workers")
+            deleted = True
         except Unavailable:
-            pass
-        return None
+            return None
+        else:
+            deleted = self._entry is not None and status.created > self._entry.since
+        return Deleted(f"{self.what}: the group was deleted meanwhile: create it again, and tell its workers") if deleted else None

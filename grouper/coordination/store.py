@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
 
-from .errors import require_count, require_name
+from .errors import require_count, require_name, require_text
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -188,8 +188,12 @@ class WaitGroup:
             require_count(n, what, most=TICKETS_AT_ONCE)
         else:
             require_count(n, what)
-        if expires_in is not None and (isinstance(expires_in, bool) or not 0 < expires_in < 1e10):
+        if expires_in is not None and (
+            isinstance(expires_in, bool) or not isinstance(expires_in, int | float) or not 0 < expires_in < 1e10
+        ):
             raise ValueError(f"{what}: expires_in={expires_in!r} is not a number of seconds above 0, or None for never")
+        if token is not None:
+            require_text(token, "token")
         return await self.store.add(self.name, n, tickets, expires_in, token)
 
     async def done(self, n: int = 1, *, ticket: str | None = None, token: str | None = None) -> bool:
@@ -202,6 +206,9 @@ class WaitGroup:
         require_count(n, what)
         if ticket is not None and n != 1:
             raise ValueError(f"{what}: {n} together with a ticket, which is one")
+        for text, kind in ((ticket, "ticket"), (token, "token")):
+            if text is not None:
+                require_text(text, kind)
         return await self.store.done(self.name, n, ticket, token)
 
     async def status(self) -> Status:

@@ -18,7 +18,7 @@ import pytest
 from grouper.cli.arguments import VERBS
 from grouper.coordination import Unavailable, open_store
 from grouper.coordination.etcd.gateway import ADVICE as ADVICE_ON_ETCD
-from grouper.coordination.sqlite.database import ADVICE
+from grouper.coordination.sqlite.trouble import ADVICE
 
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = ("docs/coordination.md", "docs/troubleshooting.md", "README.md")

@@ -175,6 +175,22 @@ async def test_registration_that_cannot_be_taken_back_is_taken_back_later(etcd: 
             assert (await group.wait()).lost == 0
 
 
+async def test_registration_is_taken_back_before_the_last_block_ends(etcd: Etcd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would go with the lease, and be counted as lost."""
+    monkeypatch.setattr("grouper.coordination.etcd.entries.UNDO", 0.1)
+    async with proxied(etcd, prefix(), timeout=0.3) as (store, (proxy,)):
+        group = store.waitgroup("batch")
+        await group.create()
+        async with store.owner():
+            proxy.fail(Fault.AFTER, mention="ignore_value")
+            proxy.fail(Fault.BEFORE, times=1000)
+            with pytest.raises(Unavailable, match="not known"):
+                await store.register("member", "batch", "w1", "")
+            proxy.heal()
+        status = await group.status()
+        assert (status.started, status.counter, status.lost) == (True, 0, 0)
+
+
 async def test_call_that_gives_up_says_whether_something_was_changed(etcd: Etcd) -> None:
     """With a token if that is not known: the same call with it makes the change once."""
     async with group_behind(etcd, timeout=0.3) as (group, proxy):

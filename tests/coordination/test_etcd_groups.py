@@ -350,3 +350,11 @@ async def test_lease_of_tokens_is_made_by_whoever_comes_first(etcd: Etcd, store:
             for _ in range(8):
                 nursery.start_soon(group.add)
     assert await counter(group) == 40
+
+
+async def test_longest_times_are_taken(store: EtcdStore) -> None:
+    """Longer than etcd's longest lease."""
+    group = store.waitgroup("batch")
+    await group.create(ttl=9.9e9)
+    await group.add(expires_in=9.9e9)
+    assert await counter(group) == 1

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -166,10 +168,9 @@ except Unavailable as error:
 
 @real_time
 @pytest.mark.parametrize("what", ["file", "folder"])
-def test_file_or_folder_that_is_read_only(what: str, tmp_path: Path) -> None:
+def test_file_or_folder_that_is_read_only(what: str) -> None:
     """Also to ask for the status is a change: the dead are buried first."""
-    os.chmod(tmp_path.parent.parent, 0o755)
-    os.chmod(tmp_path.parent, 0o755)
+    tmp_path = Path(tempfile.mkdtemp())  # pytest's own is not to be entered by others
     os.chmod(tmp_path, 0o777)
     db = Database(str(tmp_path / "store.db"))
     db.write(groups.create, "batch", None, 0)
@@ -182,8 +183,9 @@ def test_file_or_folder_that_is_read_only(what: str, tmp_path: Path) -> None:
         [sys.executable, "-c", READ_ONLY, str(tmp_path / "store.db")], capture_output=True, text=True, check=True, timeout=60
     )
     os.chmod(tmp_path, 0o755)
+    shutil.rmtree(tmp_path)
     assert told.stdout.count("\n") == 1, told
-    assert "let this user write to it" in told.stdout if what == "file" else "see its folder" in told.stdout
+    assert "let this user write to it" in told.stdout
 
 
 def test_network_file_systems_are_refused(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ import attrs
 import pytest
 import trio
 
-from grouper.coordination import Lock, Store, open_store
+from grouper.coordination import Store, open_store
+from grouper.coordination.sqlite import threads
 
 from .workers import BARE, FULL, Op, inline, make, opened
 
@@ -212,7 +213,7 @@ def tallied(url: str, folder: Path, programs: int, kills: int, seed: int = 0) ->
 
 def test_programs_killed_at_random_lose_and_double_nothing(url: str, tmp_path: Path) -> None:
     """What was acknowledged is there, what was not is repeated with its token, and the counter is the sum."""
-    assert tallied(url, tmp_path, programs=8, kills=20).acknowledged
+    assert tallied(url, tmp_path, programs=6, kills=12).acknowledged
 
 
 @pytest.mark.parametrize("verb", ["add", "register"])
@@ -243,7 +244,7 @@ def churned(url: str, programs: int, seconds: float) -> list[int]:
 
 def test_everybody_gets_his_turn(url: str) -> None:
     """The slowest changes at least a tenth of what the fastest does, and all is counted."""
-    times = churned(url, 8, 0.5)
+    times = churned(url, 6, 0.3)
     assert min(times) >= max(times) / 10
     assert counter(url) == BASE
 
@@ -263,7 +264,7 @@ def opened_and_closed(url: str, programs: int, times: int) -> None:
 
 def test_store_opened_and_closed_by_many_at_a_time(url: str) -> None:
     """Who closes it last puts its log away, while the next one opens it."""
-    opened_and_closed(url, 4, 50)
+    opened_and_closed(url, 4, 25)
 
 
 # --- members
@@ -379,8 +380,7 @@ async def stopped_inside(url: str) -> AsyncGenerator[None]:
         assert program.hear() == "!"
 
 
-@pytest.mark.parametrize("verb", AWAITED)
-@pytest.mark.parametrize("opened", [False, True], ids=["cold", "warm"])
+@pytest.mark.parametrize(("verb", "opened"), [*((verb, True) for verb in AWAITED), ("add", False), ("wait", False)])
 async def test_call_that_is_behind_a_stopped_program_can_be_cancelled(url: str, verb: str, opened: bool) -> None:
     """What was cancelled is not made; when that program goes on, all goes on."""
     async with open_store(url) as store:
@@ -403,6 +403,17 @@ async def test_stream_that_is_behind_a_stopped_program_can_be_cancelled(url: str
                 await anext(statuses)
             assert scope.cancelled_caught
         assert (await anext(statuses)).counter == BASE + 1
+
+
+@pytest.mark.xfail(reason="what the store's owner takes with it is buried by a call that cannot be given up")
+async def test_store_that_is_behind_a_stopped_program_can_be_closed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file is left open, after so long."""
+    monkeypatch.setattr(threads, "CLOSE_WITHIN", 0.05)
+    store = open_store(url)
+    await store.register("presence", "p", "x", "")
+    async with stopped_inside(url):
+        await store.aclose()
+    await store.aclose()
 
 
 async def test_program_killed_within_a_change_holds_nobody_up(url: str) -> None:
@@ -462,100 +473,3 @@ def test_changes_of_a_child_are_kept_when_its_parent_closes_the_store(url: str) 
         assert counter(url, BARE) == 5
         parent.ask("end")
     assert counter(url, BARE) == 4
-
-
-# --- locks
-
-
-def pages(book: Path) -> list[tuple[str, int, int]]:
-    """What happened to a lock, the token, the pid."""
-    found: list[tuple[str, int, int]] = []
-    for line in book.read_text().splitlines():
-        what, token, pid = line.split()
-        found.append((what, int(token), int(pid)))
-    return found
-
-
-def handed_over(url: str, book: Path, programs: int, times: int, seed: int = 0) -> Counter[str]:
-    """Have programs take a lock until it was taken so often; kill and pause some of them, holders too; how often what happened."""
-    chance = random.Random(seed)
-    happened: Counter[str] = Counter()
-    killed: set[int] = set()
-    book.touch()
-
-    with contextlib.ExitStack() as stack:
-
-        def start() -> Program:
-            happened["started"] += 1
-            return stack.enter_context(Program("hold", url, "leader", book, happened["started"] + seed))
-
-        running = [start() for _ in range(programs)]
-        with book.open() as reader:
-            last: list[str] = []
-            while happened["taken"] < times:
-                time.sleep(chance.random() * 0.02)  # at any moment
-                for line in reader.read().splitlines():
-                    last = line.split()
-                    happened["taken"] += last[0] == "+"
-                if not last or chance.random() > 0.3:
-                    continue
-                holder = [place for place, program in enumerate(running) if program.pid == int(last[2]) and last[0] == "+"]
-                place = holder[0] if holder and chance.random() < 0.8 else chance.randrange(programs)
-                program = running[place]
-                if chance.random() < 0.3:
-                    program.kill()
-                    killed.add(program.pid)
-                    happened["killed"] += 1
-                    running[place] = start()
-                else:
-                    os.kill(program.pid, signal.SIGSTOP)
-                    time.sleep(chance.random() * 0.02)
-                    program.go_on()
-                    happened["paused"] += 1
-
-    newest, holder_pid = 0, 0
-    for what, token, pid in pages(book):
-        assert what != "two", f"{pid} got the lock with {token} while somebody else had it"
-        if what == "-":
-            assert (token, pid) == (newest, holder_pid)
-            holder_pid = 0
-            continue
-        assert token > newest, "the token only rises"
-        assert holder_pid in (0, *killed), f"{pid} got the lock from {holder_pid}, which lives and had not released it"
-        happened["taken over"] += holder_pid != 0
-        newest, holder_pid = token, pid
-    return happened
-
-
-def test_lock_never_has_two_holders(url: str, tmp_path: Path) -> None:
-    """Who has it released it, or was killed, before the next one got it, with a higher token; pauses change nothing."""
-    assert handed_over(url, tmp_path / "book", programs=3, times=100)["taken"]
-
-
-async def test_lock_of_a_killed_holder_goes_to_one_of_those_that_wait(url: str) -> None:
-    """To the first, and to nobody else as long as that one has it."""
-    got: list[str] = []
-    release, taken = trio.Event(), trio.Event()
-
-    async def contend(name: str) -> None:
-        async with open_store(url) as store, Lock(store, "leader").hold():
-            got.append(name)
-            taken.set()
-            await release.wait()
-
-    with Program("grip", url, "leader") as holder:
-        assert holder.hear() == "!"
-        async with open_store(url) as store, store.watch_entries("lock", "leader") as queue, trio.open_nursery() as nursery:
-            for place, name in enumerate(("first", "second"), 1):
-                while len(await anext(queue)) < place:
-                    pass
-                nursery.start_soon(contend, name)
-            while len(await anext(queue)) < 3:
-                pass
-            holder.process.kill()
-            await taken.wait()
-            while len(await anext(queue)) > 2:
-                pass
-            assert got == ["first"]
-            release.set()
-    assert got == ["first", "second"]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from .test_sqlite_kills import BASE, churned, counter, handed_over, killed_while_awaited, opened_and_closed, tallied, url
+from .test_lock_kills import handed_over
+from .test_sqlite_kills import BASE, churned, counter, killed_while_awaited, opened_and_closed, tallied, url
 
 __all__ = ["url"]  # a fixture
 

@@ -6,7 +6,6 @@ is needed: most of them live for a tenth of a second.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import functools
 import itertools
@@ -364,39 +363,64 @@ async def grip(url: str, name: str) -> None:
         await trio.sleep(LIFE)
 
 
+class Guarded:
+    """What a lock protects: it refuses a token that is older than the newest it has seen, and writes down how it was used."""
+
+    def __init__(self, book: str) -> None:
+        self._pages = os.open(book, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self._newest = os.open(book + "-newest", os.O_RDWR | os.O_CREAT)
+
+    def use(self, token: int) -> bool:
+        """Use it; whether it let us."""
+        fcntl.flock(self._newest, fcntl.LOCK_EX)
+        newest = int(os.pread(self._newest, 20, 0) or b"0")
+        os.write(self._pages, f"{'used' if token >= newest else 'refused'} {token} {os.getpid()}\n".encode())
+        os.pwrite(self._newest, str(max(token, newest)).encode(), 0)
+        fcntl.flock(self._newest, fcntl.LOCK_UN)
+        return token >= newest
+
+
 async def fence(url: str, name: str, book: str, seed: str) -> None:
-    """As `hold`, where a holder that is paused can lose the lock: what it protects refuses a token older than the newest it saw."""
+    """As `hold`, where a holder that is paused can lose the lock."""
     import trio
 
     from grouper.coordination import Lock, LockLost, Unavailable
 
     chance = random.Random(seed)
+    guarded = Guarded(book)
     store = open_store(url, lease=2.0)
     lock = Lock(store, name)
-    pages = os.open(book, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    guard = os.open(book + "-guard", os.O_RDWR | os.O_CREAT)
     parent = os.getppid()
-
-    def use(token: int) -> None:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        newest = int(os.pread(guard, 20, 0) or b"0")
-        os.write(pages, f"{'refused' if token < newest else 'used'} {token} {os.getpid()}\n".encode())
-        os.pwrite(guard, str(max(token, newest)).encode(), 0)
-        fcntl.flock(guard, fcntl.LOCK_UN)
-
     async with store:
         while os.getppid() == parent:
-            with contextlib.suppress(LockLost, Unavailable):
+            try:
                 async with lock.hold() as token:
-                    use(token)
-                    await trio.sleep(chance.choice((0, 0, 0, 0, 0, 0.001, 0.02)))
-                    use(token)
+                    guarded.use(token)
+                    await trio.sleep(chance.choice((0, 0, 0.001)))
+                    time.sleep(chance.choice((0, 0, 0.05)))  # noqa: ASYNC251 (a program that is at work)
+                    guarded.use(token)
+            except* (LockLost, Unavailable):
+                pass
+
+
+async def freeze(url: str, name: str, book: str) -> None:
+    """Take a lock and use what it protects; do nothing at all until the next line; use it again. Say how that went."""
+    from grouper.coordination import Lock, LockLost
+
+    guarded = Guarded(book)
+    try:
+        async with Lock(open_store(url, lease=2.0), name).hold() as token:
+            say(guarded.use(token))
+            next(lines())
+            say(guarded.use(token))
+    except LockLost:
+        say("lost")
 
 
 PROGRAMS: Final[dict[str, Callable[..., None]]] = {
     program.__name__: program for program in (tally, churn, short, unrung, inside, every_line, members, cross, wait, fork)
 }
-WITH_TRIO: Final[dict[str, Callable[..., Awaitable[None]]]] = {program.__name__: program for program in (hold, grip, fence)}
+WITH_TRIO: Final[dict[str, Callable[..., Awaitable[None]]]] = {program.__name__: program for program in (hold, grip, fence, freeze)}
 
 
 def main(arguments: Sequence[str]) -> None:

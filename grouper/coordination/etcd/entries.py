@@ -125,10 +125,10 @@ class Registration:
 
     async def give_up(self) -> None:
         """See to it that there is no entry; if that is not known after `UNDO` seconds, leave it to who tends the lease."""
-        self.session.life.undone.append(self)
+        self.session.life.undone[self] = None
         with trio.CancelScope(shield=True), contextlib.suppress(Unavailable, Refused):
             await self.undo(Call(UNDO))
-            self.session.life.undone.remove(self)
+            self.session.life.undone.pop(self, None)
 
     async def undo(self, call: Call) -> None:
         """Remove the entry if it was made, and see to it that it is not made any more. Raises: Unavailable, Refused."""

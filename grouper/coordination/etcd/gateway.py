@@ -182,7 +182,10 @@ class Gateway:
         """One try. Raises: Failed, Refused, Unavailable."""
         stale = 0
         while True:
-            login = await self._logged_in(base, call)
+            try:
+                login = await self._logged_in(base, call)
+            except Failed as failed:  # the request itself was not sent
+                raise Failed(str(failed), sent=False, hopeless=failed.hopeless) from failed
             call.sent = False
             status, answer = await self._exchange(base, path, content, login, call)
             if status == 200:
@@ -220,8 +223,7 @@ class Gateway:
                 elif "authentication is not enabled" in str(answer.get("error")):
                     self._login = ""
                 else:
-                    refusal = self._refusal(int(answer.get("code", 2)), str(answer.get("error")), call)
-                    raise Failed(str(refusal), sent=False) if isinstance(refusal, Failed) else refusal
+                    raise self._refusal(int(answer.get("code", 2)), str(answer.get("error")), call)
         return self._login
 
     async def _exchange(self, base: str, path: str, content: bytes, login: str | None, call: Call) -> tuple[int, JSON]:

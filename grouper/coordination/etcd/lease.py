@@ -69,7 +69,7 @@ class Life:
 
     def __init__(self, gateway: Gateway, seconds: float) -> None:
         self.gateway: Gateway = gateway
-        self.undone: list[Undo] = []
+        self.undone: dict[Undo, None] = {}
         self.registrations: int = 0
         self.tenures: set[Tenure] = set()
         self._seconds = math.ceil(seconds)
@@ -185,8 +185,7 @@ class Life:
         with contextlib.suppress(Unavailable, Refused):
             for undo in undone:
                 await undo.undo(call)
-                if undo in self.undone:
-                    self.undone.remove(undo)
+                self.undone.pop(undo, None)
 
 
 class Tenure:

@@ -120,7 +120,7 @@ class GroupMirror(Mirror):
 
     def load(self, kvs: Iterable[KV], revision: int) -> None:
         """Take over what was read at a revision."""
-        self.kvs = {}
+        self.kvs.clear()
         self.plain = self.timed = self.members = self._joined = self._left = 0
         for kv in kvs:
             self.put(kv)

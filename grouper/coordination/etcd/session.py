@@ -20,6 +20,8 @@ from .wire import JSON, KV, Answer, absent, empty, put_under, unchanged
 
 __all__ = ["Mine", "Session"]
 
+LONGEST: Final = 9_000_000_000
+"""Seconds of the longest lease that etcd grants."""
 REMEMBERED: Final = 1000
 """Groups of which a key is remembered that was there."""
 
@@ -79,7 +81,7 @@ class Session:
 
     async def grant(self, id: int, seconds: float, call: Call) -> bool:
         """Make a lease; False if it is there. Raises: Unavailable."""
-        request = {"ID": str(id), "TTL": str(math.ceil(seconds))}
+        request = {"ID": str(id), "TTL": str(min(math.ceil(seconds), LONGEST))}
         try:
             await self.gateway.post("/v3/lease/grant", request, call, reads=True)
         except Refused:

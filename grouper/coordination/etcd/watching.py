@@ -126,11 +126,11 @@ class Stream(ABC, Generic[T, M]):
         self._tasks = trio.open_nursery()
 
     @abstractmethod
-    async def begin(self) -> None:
-        """Read for the first time."""
+    async def begin(self) -> tuple[str, M]:
+        """Read for the first time; the prefix, and what is under it."""
 
     @abstractmethod
-    async def again(self) -> None:
+    async def again(self) -> M:
         """Read again, after what happened meanwhile was compacted."""
 
     @abstractmethod
@@ -141,7 +141,7 @@ class Stream(ABC, Generic[T, M]):
         await self._home.__aenter__()
         try:
             self.session = self._home.session()
-            await self.begin()
+            self.prefix, self.mirror = await self.begin()
         except BaseException as error:
             await self._home.__aexit__(type(error), error, error.__traceback__)
             raise
@@ -193,7 +193,7 @@ class Stream(ABC, Generic[T, M]):
     async def _take(self, message: JSON) -> None:
         result = message.get("result", {})
         if "compact_revision" in result:
-            await self.again()
+            self.mirror = await self.again()
             raise Broken
         if "result" not in message or result.get("canceled"):
             raise Broken
@@ -231,15 +231,15 @@ class Statuses(Stream[Status, GroupMirror]):
         self.name: str = name
         self._last: Status | None = None
 
-    async def begin(self) -> None:
+    async def begin(self) -> tuple[str, GroupMirror]:
         """Read for the first time. Raises: NotFound."""
         call = self.session.call()
-        self.mirror = await loaded(self.session, self.name, call)
-        self.prefix = self.mirror.keys.all
-        self._last = await described(self.session, self.mirror, call)
+        mirror = await loaded(self.session, self.name, call)
+        self._last = await described(self.session, mirror, call)
         self.pending.append(self._last)
+        return mirror.keys.all, mirror
 
-    async def again(self) -> None:
+    async def again(self) -> GroupMirror:
         """Read again. A round that ended meanwhile is told, with what it lost if that can still be read."""
         before = self.mirror
         call = self.session.call()
@@ -255,7 +255,7 @@ class Statuses(Stream[Status, GroupMirror]):
                 now.zeros.append(now.status())
         now.zeros[:0] = before.zeros
         now.born = before.born
-        self.mirror = now
+        return now
 
     async def _lost_before(self, mirror: GroupMirror) -> int | None:
         """What was lost in the round before this one; None if that was compacted too."""
@@ -295,19 +295,19 @@ class Entries(Stream[tuple[Entry, ...], EntryMirror]):
         self._place = (space, name, by_prefix)
         self._last: tuple[Entry, ...] = ()
 
-    async def begin(self) -> None:
+    async def begin(self) -> tuple[str, EntryMirror]:
         """Read for the first time."""
-        space, name, by_prefix = self._place
-        self.prefix = self.session.keys.entries(space, name, by_prefix)
-        self.mirror = EntryMirror(self.session.keys, space)
-        await self.again()
-        self._last = self.mirror.entries()
+        mirror = await self.again()
+        self._last = mirror.entries()
         self.pending.append(self._last)
+        return self.session.keys.entries(*self._place), mirror
 
-    async def again(self) -> None:
+    async def again(self) -> EntryMirror:
         """Read again."""
-        answer = await self.session.gateway.read([under(self.prefix)], self.session.call())
-        self.mirror.load(answer.kvs(0), answer.revision)
+        answer = await self.session.gateway.read([under(self.session.keys.entries(*self._place))], self.session.call())
+        mirror = EntryMirror(self.session.keys, self._place[0])
+        mirror.load(answer.kvs(0), answer.revision)
+        return mirror
 
     async def tell(self) -> None:
         """Tell who is there, if that has changed."""

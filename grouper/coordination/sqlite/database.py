@@ -4,6 +4,10 @@ WAL with `synchronous=NORMAL`: what was committed survives the death of any proc
 file stays sound. `synchronous=FULL` in the url of the store waits for the disk at each change.
 
 A change is one transaction inside the gate, and a bell after it. A change that raises was not made.
+
+SQLite keeps what it knows of a file's locks once for a process, and a child made by fork would go on with what its parent knew: it
+would believe that it has locks that it has not, and its changes could be lost (seen, when the parent closed the file). So before a
+fork all connections are closed; each process opens its own when it next uses the store.
 """
 
 from __future__ import annotations
@@ -11,15 +15,18 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import threading
 import time
+import weakref
 from collections.abc import Callable
-from typing import Any, Concatenate, Final, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
+from typing import Concatenate, Final, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from ..errors import Unavailable
 from . import hosts
 from .gate import GateRemoved, open_gate
 from .rows import bury, sweep
 from .tables import SCHEMA
+from .trouble import BUSY, explained
 
 __all__ = ["Database", "Shortcut", "Side"]
 
@@ -28,27 +35,18 @@ T = TypeVar("T")
 
 APPLICATION: Final = 0x67727072
 VERSION: Final = 1
-BUSY: Final = 5.0
-"""Seconds to wait for a program that is in the file by another way than ours, such as SQLite's shell."""
-
-ADVICE: Final = {
-    sqlite3.SQLITE_READONLY: "it cannot be written to: let this user write to it and its folder, or use another store",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened: make its folder, or give this user access to it",
-    sqlite3.SQLITE_PERM: "it may not be opened: give this user access to it",
-    sqlite3.SQLITE_NOTADB: "it is no SQLite database: name another file",
-    sqlite3.SQLITE_CORRUPT: "it is damaged: stop its users and move it away; it is made anew",
-    sqlite3.SQLITE_BUSY: f"another program has kept it locked for {BUSY:g} s: end that program's transaction",
-    sqlite3.SQLITE_FULL: "the disk is full: make room",
-    sqlite3.SQLITE_IOERR: "the disk failed to read or write it: see the system's log",
-}
-"""What to do about an error, by the primary code that SQLite gives."""
 
 
 class Side(Protocol):
     """What is beside the tables: the gate, the bell, and who is alive."""
 
-    def enter(self) -> None:
-        """Wait until this is the only writer."""
+    @property
+    def place(self) -> str:
+        """What tells it from others."""
+        ...
+
+    def enter(self, until: float | None = None, /) -> None:
+        """Wait until this is the only writer, by `time.monotonic()` at most so long. Raises: TimeoutError."""
         ...
 
     def leave(self) -> None:
@@ -87,18 +85,22 @@ class Shortcut(NamedTuple, Generic[T]):
 class Database:
     """The tables of a store as one process sees them. Used by one thread at a time; opened when it is first used.
 
-    `owner` is the number under which this process owns entries, None as long as it owns none.
+    `owner` is the number under which this process owns entries, None as long as it owns none. `deadline`, by `time.monotonic()`, is
+    when a wait for the gate ends with TimeoutError.
     """
 
     def __init__(self, path: str, *, full: bool = False) -> None:
         self.path: str = path
         self.owner: int | None = None
+        self.deadline: float | None = None
         self.execute: Callable[..., sqlite3.Cursor]
         self._full = full
         self._connection: sqlite3.Connection | None = None
         self._side: Side | None = None
         self._file: tuple[int, int] = (0, 0)
         self._pid = 0
+        self._busy = threading.Lock()
+        _all.add(self)
 
     def __del__(self) -> None:
         connection, side = self._connection, self._side
@@ -138,12 +140,24 @@ class Database:
 
         A `shortcut` is tried first.
         """
+        with self._busy:
+            return self._write(wanted, shortcut, change, *args, **kwargs)
+
+    def _write(
+        self,
+        wanted: Callable[[], bool] | None,
+        shortcut: Shortcut[T] | None,
+        change: Callable[Concatenate[Database, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         try:
             connection, side = self._entered()
             before, owner = connection.total_changes, self.owner
             try:
                 if wanted is not None and not wanted():
                     raise Abandoned
+                self._require_same_file()
                 if shortcut is not None and self.execute(shortcut.sql, shortcut.args).rowcount == 1:
                     result = shortcut.result
                 else:
@@ -156,12 +170,15 @@ class Database:
             finally:
                 side.leave()
             if connection.total_changes != before:
-                side.ring()
+                with contextlib.suppress(OSError):  # the change is made, and is seen without the bell too
+                    side.ring()
         except Replaced:
             self._drop()
             raise
+        except TimeoutError:
+            raise
         except (sqlite3.Error, OSError) as error:
-            raise self._explained(error) from error
+            raise explained(self.path, error) from error
         return result
 
     def _entered(self) -> tuple[sqlite3.Connection, Side]:
@@ -169,7 +186,7 @@ class Database:
         while True:
             try:
                 connection, side = self._open(), self.side
-                side.enter()
+                side.enter(self.deadline)
             except GateRemoved:
                 import logging
 
@@ -180,7 +197,6 @@ class Database:
                 return connection, side
 
     def _transact(self, change: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        self._require_same_file()
         self.execute("BEGIN IMMEDIATE")
         try:
             result = change(self, *args, **kwargs)
@@ -193,23 +209,24 @@ class Database:
 
     def read(self, question: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Ask at one instant, without waiting for writers. Raises: Unavailable, and what the question raises."""
-        try:
-            if self._connection is None or self._pid != os.getpid():
-                self._entered()[1].leave()
-            self.execute("BEGIN")
+        with self._busy:
             try:
-                return question(self, *args, **kwargs)
-            finally:
-                self.execute("ROLLBACK")
-        except (sqlite3.Error, OSError) as error:
-            raise self._explained(error) from error
+                if self._connection is None or self._pid != os.getpid():
+                    self._entered()[1].leave()
+                self.execute("BEGIN")
+                try:
+                    return question(self, *args, **kwargs)
+                finally:
+                    self.execute("ROLLBACK")
+            except (sqlite3.Error, OSError) as error:
+                raise explained(self.path, error) from error
 
     def become_owner(self) -> int:
         """Make this process an owner, inside of a change, if it is not one; its number."""
         if self.owner is None or not self.execute("SELECT 1 FROM owner WHERE id = ?", (self.owner,)).fetchone():
             number = int.from_bytes(os.urandom(6), "big")  # never one that was given before: a change may still be taken back
             self.side.claim(number)
-            self.execute("INSERT INTO owner VALUES (?, ?, ?, ?, ?, ?)", (number, *self.identity()))
+            self.execute("INSERT INTO owner VALUES (?, ?, ?, ?, ?, ?, ?)", (number, *self.identity(), self.side.place))
             self.owner = number
         return self.owner
 
@@ -217,25 +234,25 @@ class Database:
         """What tells this process from all others: host, pid, boot, pid namespace, time of start."""
         return hosts.identity()
 
-    def is_alive(self, owner: int, pid: int, boot: str, ns: str, started: str) -> bool:
+    def is_alive(self, owner: int, pid: int, boot: str, ns: str, started: str, gate: str) -> bool:
         """Whether the process of an owner runs. Inside of a change.
 
-        Its byte in the gate file says so. A free byte is believed unless the process can be seen to run all the same, as after
-        the gate file was replaced.
+        Its byte in the gate file says so. Where that is another file than the one in which it has its byte, it is alive also if
+        it can be seen to run.
         """
-        return self.side.is_claimed(owner) or hosts.runs(pid, boot, ns, started)
+        return self.side.is_claimed(owner) or (gate != self.side.place and hosts.runs(pid, boot, ns, started))
 
     def close(self) -> None:
         """Close the file. What this process owns is dead then."""
-        if self._pid not in (0, os.getpid()):
-            self._forget()
-        if self.owner is not None:
-            with contextlib.suppress(Unavailable):
-                self.write(bury, self.owner)
-        if self._side is not None and self.owner is not None:
-            self._side.give_up(self.owner)
-        self.owner = None
-        self._drop()
+        with self._busy:
+            self._leave_parent()
+            if self.owner is not None:
+                with contextlib.suppress(Unavailable, TimeoutError):
+                    self._write(None, None, bury, self.owner)
+            if self._side is not None and self.owner is not None:
+                self._side.give_up(self.owner)
+            self.owner = None
+            self._drop()
 
     def _drop(self) -> None:
         """Close the file, to open it anew. What this process owns stays its own."""
@@ -247,19 +264,17 @@ class Database:
             side.close()
 
     def _open(self) -> sqlite3.Connection:
+        self._leave_parent()
         if self._connection is not None:
-            if self._pid == os.getpid():
-                return self._connection
-            self._forget()
-        self._side = self._make_side()
-        connection = self._connect()
-        self.execute = connection.execute
-        self._connection = connection
+            return self._connection
+        if self._side is None:
+            self._side = self._make_side()
         self._pid = os.getpid()
         try:
+            connection = self._connect()
+            self.execute = connection.execute
+            self._connection = connection
             self._prepare()
-            if self.owner is not None:
-                self._side.claim(self.owner)
         except BaseException:
             self._drop()
             raise
@@ -278,8 +293,10 @@ class Database:
         connection.close()
 
     def _prepare(self) -> None:
-        self.side.enter()
+        self.side.enter(self.deadline)
         try:
+            if os.path.exists(self.path) and os.stat(self.path).st_nlink > 1:
+                raise Unavailable(f"the store {self.path} has a second name, a hard link, which would be another store: remove one")
             ((application,),) = self.execute("PRAGMA application_id")
             ((version,),) = self.execute("PRAGMA user_version")
             ((tables,),) = self.execute("SELECT count(*) FROM sqlite_master")
@@ -287,7 +304,9 @@ class Database:
                 raise Unavailable(f"{self.path} is the database of another program: name another file")
             if version > VERSION:
                 raise Unavailable(f"{self.path} was made by a newer grouper (its version is {version}): update this one")
-            self.execute("PRAGMA journal_mode = WAL")
+            ((journal,),) = self.execute("PRAGMA journal_mode = WAL")
+            if journal not in ("wal", "memory"):
+                raise Unavailable(f"the store {self.path} is where SQLite can keep no log beside it: name a file on a local disk")
             self.execute(f"PRAGMA synchronous = {'FULL' if self._full else 'NORMAL'}")
             if not version:
                 self.execute("BEGIN IMMEDIATE")
@@ -297,9 +316,13 @@ class Database:
                 self.execute(f"PRAGMA user_version = {VERSION}")
                 self.execute("COMMIT")
             self.execute("BEGIN IMMEDIATE")
+            if self.owner is not None:
+                self.side.claim(self.owner)
+                self.execute("UPDATE owner SET gate = ? WHERE id = ?", (self.side.place, self.owner))
             sweep(self)
             self.execute("COMMIT")
             self._file = self._place()
+            self.side.ring()
         finally:
             self.side.leave()
 
@@ -318,18 +341,21 @@ class Database:
                 "see what does that; to try again is to use what is there now"
             )
 
-    def _forget(self) -> None:
-        """In a child made by fork: leave the parent's connection as it is, which must not even be closed here."""
-        _PARENTS.append((self._connection, self._side))
-        self._connection = self._side = self.owner = None
-        self._pid = 0
+    def _leave_parent(self) -> None:
+        """In a child made by fork: own nothing, and have no gate yet."""
+        if self._pid not in (0, os.getpid()):
+            self._connection = self._side = self.owner = None
+            self._pid = 0
 
-    def _explained(self, error: sqlite3.Error | OSError) -> Unavailable:
-        code = getattr(error, "sqlite_errorcode", None)
-        if isinstance(error, OSError):
-            return Unavailable(f"the store {self.path}: {error.strerror or error} ({error.filename or self.path}): see its folder")
-        advice = ADVICE.get(code & 0xFF) if code is not None else None
-        return Unavailable(f"the store {self.path}: {advice or error}")
+    def _before_fork(self) -> None:
+        """Close the connection, and let nobody open it; the gate stays, and with it what this process owns."""
+        self._busy.acquire()
+        if self._connection is not None and self._pid == os.getpid():
+            self._disconnect(self._connection)
+            self._connection = None
+
+    def _after_fork(self) -> None:
+        self._busy.release()
 
 
 class Replaced(Unavailable):
@@ -340,5 +366,20 @@ class Abandoned(Exception):  # noqa: N818 (nothing went wrong)
     """A change was not made, because nobody wanted it any more when its turn came."""
 
 
-_PARENTS: Final[list[Any]] = []
-"""Connections of a parent process, kept so that no destructor closes them in this one."""
+_all: Final[weakref.WeakSet[Database]] = weakref.WeakSet()
+_forking: Final[list[Database]] = []
+
+
+def _before_fork() -> None:
+    for db in list(_all):
+        db._before_fork()
+        _forking.append(db)
+
+
+def _after_fork() -> None:
+    while _forking:
+        _forking.pop()._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

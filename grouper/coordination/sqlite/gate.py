@@ -23,9 +23,14 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from typing import Final
 
 __all__ = ["Gate", "GateRemoved", "open_gate"]
+
+
+AGAIN: Final = 0.005
+"""Seconds between tries of who has not for ever."""
 
 
 class GateRemoved(Exception):  # noqa: N818 (what happened)
@@ -46,17 +51,40 @@ class Gate:
         self._mutex = threading.Lock()
         self._fd = _opened(path)
 
-    def enter(self) -> None:
-        """Wait until this is the only writer. Raises: GateRemoved."""
-        self._mutex.acquire()
+    def enter(self, until: float | None = None) -> None:
+        """Wait until this is the only writer, by `time.monotonic()` at most so long. Raises: GateRemoved, TimeoutError.
+
+        With a time limit there is no queue: it is tried again and again.
+        """
+        if not self._mutex.acquire(timeout=-1 if until is None else max(0.0, until - time.monotonic())):
+            raise TimeoutError
         try:
-            self._fcntl.flock(self._fd, self._fcntl.LOCK_EX)
+            self._lock(until)
             if not os.fstat(self._fd).st_nlink:
                 self._fcntl.flock(self._fd, self._fcntl.LOCK_UN)
                 raise GateRemoved
         except BaseException:
             self._mutex.release()
             raise
+
+    def _lock(self, until: float | None) -> None:
+        if until is None:
+            self._fcntl.flock(self._fd, self._fcntl.LOCK_EX)
+            return
+        while True:
+            try:
+                self._fcntl.flock(self._fd, self._fcntl.LOCK_EX | self._fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise TimeoutError from None
+                time.sleep(AGAIN)
+            else:
+                return
+
+    @property
+    def place(self) -> str:
+        """What tells this file from all others of the machine."""
+        return f"{self._key[1]}:{self._key[2]}"
 
     def leave(self) -> None:
         """Let the next writer in."""
@@ -100,7 +128,7 @@ class Gate:
 
 
 _gates: Final[dict[tuple[int, int, int], Gate]] = {}
-_registry = threading.Lock()
+_registry = threading.RLock()  # a store that is collected as garbage gives back its gate, wherever this thread is
 
 
 def open_gate(path: str) -> Gate:
@@ -129,7 +157,7 @@ def _after_fork() -> None:
     The lock of the registry may have been held by a thread that is not here.
     """
     global _registry
-    _registry = threading.Lock()
+    _registry = threading.RLock()
     for gate in _gates.values():
         os.close(gate._fd)
     _gates.clear()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..model import Status
 
 SAFE: Final = 2**30
-"""Below this a plain count can grow whatever the group counts beside it."""
+"""Below this a plain count can grow whatever the number of members beside it."""
 
 
 def create(db: Tables, name: str, ttl: float | None, count: int) -> bool:
@@ -41,7 +41,8 @@ def _ttl(ttl: float | None) -> str:
 
 def quick_add(name: str, n: int) -> Shortcut[tuple[str, ...]]:
     """To a group that counts something that nobody can lose, no round begins and nothing can run over."""
-    return Shortcut("UPDATE waitgroup SET plain = plain + ? WHERE name = ? AND plain BETWEEN 1 AND ?", (n, name, SAFE - n), ())
+    where = "name = ? AND plain BETWEEN 1 AND ? AND NOT EXISTS (SELECT 1 FROM ticket WHERE grp = waitgroup.id)"
+    return Shortcut(f"UPDATE waitgroup SET plain = plain + ? WHERE {where}", (n, name, SAFE - n), ())
 
 
 def quick_done(name: str, n: int) -> Shortcut[bool]:
@@ -98,16 +99,21 @@ def settle(db: Tables, group: Group, n: int) -> bool:
     plain = min(n, group.plain)
     group.plain -= plain
     n -= plain
-    while n:
-        ((id, weight),) = db.execute(
-            "SELECT id, weight FROM ticket WHERE grp = ? ORDER BY expires IS NULL, expires LIMIT 1", (group.id,)
-        )
-        if weight <= n:
-            db.execute("DELETE FROM ticket WHERE grp = ? AND id = ?", (group.id, id))
-        else:
-            db.execute("UPDATE ticket SET weight = weight - ? WHERE grp = ? AND id = ?", (n, group.id, id))
-        group.tickets -= min(weight, n)
-        n -= min(weight, n)
+    if n:
+        group.tickets -= n
+        settled: list[tuple[int, str]] = []
+        for id, weight in db.execute(
+            "SELECT id, weight FROM ticket WHERE grp = ? ORDER BY expires IS NULL, expires", (group.id,)
+        ).fetchall():
+            if weight > n:
+                db.execute("UPDATE ticket SET weight = weight - ? WHERE grp = ? AND id = ?", (n, group.id, id))
+                break
+            settled.append((group.id, id))
+            n -= weight
+            if not n:
+                break
+        for row in settled:
+            db.execute("DELETE FROM ticket WHERE grp = ? AND id = ?", row)
     return True
 
 

@@ -38,7 +38,9 @@ class Machine:
         if self.connection is not None:
             self.connection.close()
 
-    def enter(self) -> None:
+    place = "memory"
+
+    def enter(self, until: float | None = None, /) -> None:
         """Pass the gate, which is open: there is one thread."""
 
     def leave(self) -> None:

@@ -133,7 +133,7 @@ def drop_late_tickets(db: Tables, group: Group) -> None:
 
 def bury_the_dead(db: Tables, space: str | None = None, name: str = "") -> bool:
     """Remove the owners that are dead, of those who own something under that name, or of all; whether there were any."""
-    owners = "SELECT id, pid, boot, ns, started FROM owner"
+    owners = "SELECT id, pid, boot, ns, started, gate FROM owner"
     if space is None:
         rows = db.execute(owners)
     else:
@@ -159,8 +159,8 @@ def bury(db: Tables, owner: int) -> None:
 
 def remove(db: Tables, group: Group) -> None:
     """Remove a group with all that is in it."""
-    for table in ("losses", "ticket"):
-        db.execute(f"DELETE FROM {table} WHERE grp = ?", (group.id,))
+    db.execute("INSERT INTO gone VALUES (?, ?, ?)", (group.id, group.round, db.now()))
+    db.execute("DELETE FROM ticket WHERE grp = ?", (group.id,))
     db.execute("DELETE FROM entry WHERE space = 'member' AND name = ?", (group.name,))
     db.execute("DELETE FROM waitgroup WHERE id = ?", (group.id,))
 
@@ -170,6 +170,8 @@ def sweep(db: Tables) -> None:
     bury_the_dead(db)
     now = db.now()
     db.execute("DELETE FROM op WHERE at < ?", (now - KEPT,))
+    db.execute("DELETE FROM gone WHERE at < ?", (now - KEPT,))
+    db.execute("DELETE FROM losses WHERE grp NOT IN (SELECT id FROM waitgroup UNION SELECT id FROM gone)")
     for row in db.execute(GROUPS + " WHERE id IN (SELECT grp FROM ticket WHERE expires <= ?)", (now,)).fetchall():
         drop_late_tickets(db, Group(row))
     for row in db.execute(GROUPS + " WHERE done_at + ttl <= ?", (now,)).fetchall():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -50,6 +51,10 @@ class BaseStore(Store):
     ) -> T:
         """Make a change, by a shortcut if it can be."""
         return await self._call(lambda: self._db.write_if(None, shortcut, change, *args, **kwargs))
+
+    async def _write_late(self, change: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Make a change that is as good if it comes after all."""
+        return await self._write(change, *args, **kwargs)
 
     def _waker(self) -> Waker:
         raise NotImplementedError
@@ -109,7 +114,7 @@ class BaseStore(Store):
 
     async def withdraw(self, space: str, entry: Entry) -> bool:
         """Remove an entry of this process."""
-        return await self._write(entries.withdraw, space, entry)
+        return await self._write_late(entries.withdraw, space, entry)
 
     async def entries(self, space: str, name: str, *, by_prefix: bool = False) -> tuple[Entry, ...]:
         """The entries under a name, or under all names that begin so."""
@@ -148,10 +153,17 @@ class Owning:
 class InlineStore(BaseStore):
     """The store for a program without an event loop: nothing is awaited, the calling thread does it all, and blocks.
 
-    `deadline`, by `time.monotonic()`, ends a stream's wait with TimeoutError.
+    `deadline`, by `time.monotonic()`, ends a wait, of a stream or for the gate, with TimeoutError. It is set before the first call.
     """
 
-    deadline: float | None = None
+    @property
+    def deadline(self) -> float | None:
+        """When a wait ends."""
+        return self._db.deadline
+
+    @deadline.setter
+    def deadline(self, deadline: float | None) -> None:
+        self._db.deadline = deadline
 
     async def _call(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return fn(*args, **kwargs)
@@ -175,7 +187,7 @@ class SQLiteStore(BaseStore):
 
     @property
     def _worker(self) -> Thread:
-        if self._thread is None:
+        if self._thread is None or self._thread.pid != os.getpid():
             from .threads import Thread
 
             self._thread = Thread(self._db)
@@ -188,6 +200,9 @@ class SQLiteStore(BaseStore):
         self, shortcut: Shortcut[T] | None, change: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         return await self._worker.write(shortcut, change, *args, **kwargs)
+
+    async def _write_late(self, change: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._worker.write_late(change, *args, **kwargs)
 
     async def aclose(self) -> None:
         """Close the file. What this process owns in it is dead from then on. Also where it is cancelled."""

@@ -21,12 +21,16 @@ CREATE TABLE waitgroup (
     created REAL NOT NULL,
     done_at REAL                           -- since when it counts zero
 );
+CREATE TABLE gone (
+    id INTEGER PRIMARY KEY, round INTEGER NOT NULL, at REAL NOT NULL  -- of groups that were removed, for those who wait for one
+);
 CREATE TABLE losses (grp INTEGER NOT NULL, round INTEGER NOT NULL, lost INTEGER NOT NULL, PRIMARY KEY (grp, round)) WITHOUT ROWID;
 CREATE TABLE ticket (
     grp INTEGER NOT NULL, id TEXT NOT NULL, weight INTEGER NOT NULL, expires REAL, PRIMARY KEY (grp, id)
 ) WITHOUT ROWID;
 CREATE TABLE owner (
-    id INTEGER PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, boot TEXT NOT NULL, ns TEXT NOT NULL, started TEXT NOT NULL
+    id INTEGER PRIMARY KEY, host TEXT NOT NULL, pid INTEGER NOT NULL, boot TEXT NOT NULL, ns TEXT NOT NULL, started TEXT NOT NULL,
+    gate TEXT NOT NULL                     -- the file in which it has its byte
 );
 CREATE TABLE entry (
     token INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -57,6 +61,6 @@ class Tables(Protocol):
         """Make this process an owner, if it is not one; its number."""
         ...
 
-    def is_alive(self, owner: int, pid: int, boot: str, ns: str, started: str) -> bool:
+    def is_alive(self, owner: int, pid: int, boot: str, ns: str, started: str, gate: str) -> bool:
         """Whether the process of an owner runs."""
         ...

@@ -2,13 +2,16 @@
 
 A change can have to wait for the gate, and who holds it may have been stopped (SIGSTOP, a debugger) in that very moment. So a
 change that is cancelled before it has passed the gate is given up: its thread wakes up some day, sees that, and does nothing. Past
-the gate it is waited for, for it will be made. `trio.lowlevel` is used for the token by which the thread says so.
+the gate it is waited for, for it will be made. What ends something (an entry, the store) is not given up: it is made late.
+
+`trio.lowlevel` is used for the token by which a thread says so, and which tells one run of trio's from another.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import threading
 from collections.abc import Callable
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
@@ -23,19 +26,33 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CLOSE_WITHIN: Final = 5.0
-"""Seconds to wait for the thread before its file is left open."""
+"""Seconds to wait for the thread before it is left to itself."""
 
 
 class Thread:
     """Calls functions of one database, one at a time."""
 
     def __init__(self, db: Database) -> None:
+        self.pid: int = os.getpid()
         self._db = db
-        self._one = trio.CapacityLimiter(1)
+        self._run: trio.lowlevel.TrioToken | None = None
+        self._limiter: trio.CapacityLimiter
+
+    @property
+    def _one(self) -> trio.CapacityLimiter:
+        """A limiter of this `trio.run`: that of an earlier one may never come free, if it left a thread at the gate."""
+        if self._run is not (token := trio.lowlevel.current_trio_token()):
+            self._run = token
+            self._limiter = trio.CapacityLimiter(1)
+        return self._limiter
 
     async def call(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function that does not wait for others."""
-        return await trio.to_thread.run_sync(functools.partial(fn, *args, **kwargs), limiter=self._one)
+        """Call a function that changes nothing, or whose change is as good if it comes late. A cancellation leaves it to itself."""
+        return await trio.to_thread.run_sync(functools.partial(fn, *args, **kwargs), abandon_on_cancel=True, limiter=self._one)
+
+    async def write_late(self, change: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Make a change, which is made also if this is cancelled."""
+        return await self.call(lambda: self._db.write(change, *args, **kwargs))
 
     async def write(
         self, shortcut: Shortcut[T] | None, change: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs
@@ -44,18 +61,20 @@ class Thread:
         turn = Turn(lambda begin: self._db.write_if(begin, shortcut, change, *args, **kwargs))
         try:
             await trio.to_thread.run_sync(turn.take, abandon_on_cancel=True, limiter=self._one)
-        except trio.Cancelled:
+        except BaseException as error:
             if turn.give_up():
                 raise
             with trio.CancelScope(shield=True):
                 await turn.taken.wait()
+            if not isinstance(error, trio.Cancelled):  # Ctrl-C, or a thread that could not be started
+                raise
         if turn.error is not None:
             raise turn.error
         result: T = turn.result
         return result
 
     async def close(self) -> None:
-        """Close the file, also where this is cancelled; unless the thread is stuck."""
+        """Close the file, also where this is cancelled; later, if the thread is stuck."""
         with trio.move_on_after(CLOSE_WITHIN, shield=True):
             await self.call(self._db.close)
 

@@ -122,25 +122,30 @@ class Statuses(Stream["Status"]):
         super().__init__(home, db, name)
         self._id = self._round = 0
         self._ends = False
-        self._last: Status | None = None
+        self._first: Status | None = None
+        self._last: Status
 
     def _begin(self, db: Tables) -> None:
         group = load(db, self.name)
         self._id, self._round = group.id, group.round
+        self._first = self._last = described(db, group)
 
     def _look(self, db: Tables) -> tuple[Status | None, list[int], float]:
+        self._ends = False
+        if self._first is not None:
+            return self._first, [], math.inf
         group = find(db, self.name)
         if group is None or group.id != self._id:
+            for (rounds,) in db.execute("SELECT round FROM gone WHERE id = ?", (self._id,)):
+                if rounds > self._round:
+                    self._ends = True
+                    return self._ended(db, self._last), [], math.inf
             raise Deleted(f"wait group {self.name!r} was deleted while it was watched: create it again, and tell its workers")
         status = described(db, group)
         self._ends = group.round > self._round
         if self._ends:
-            if group.counter or group.round > self._round + 1:
-                ((lost,),) = db.execute(
-                    "SELECT coalesce(sum(lost), 0) FROM losses WHERE grp = ? AND round = ?", (group.id, self._round)
-                )
-                status = attrs.evolve(status, counter=0, members=(), lost=lost)
-            return status, [], math.inf
+            over = group.counter or group.round > self._round + 1
+            return self._ended(db, status) if over else status, [], math.inf
         if status != self._last:
             return status, [], math.inf
         expires = math.inf
@@ -151,11 +156,17 @@ class Statuses(Stream["Status"]):
             expires = group.done_at + group.ttl
         return None, pids(db, MEMBER, self.name), expires
 
+    def _ended(self, db: Tables, status: Status) -> Status:
+        """The zero with which the round that is seen ended."""
+        ((lost,),) = db.execute("SELECT coalesce(sum(lost), 0) FROM losses WHERE grp = ? AND round = ?", (self._id, self._round))
+        return attrs.evolve(status, counter=0, members=(), lost=lost, started=True)
+
     def _bury(self, db: Tables) -> None:
         with contextlib.suppress(NotFound):  # it has run out, which the next look tells
             load(db, self.name)
 
     def _told(self, news: Status) -> Status:
+        self._first = None
         self._round += self._ends
         self._last = news
         return news
