@@ -2,5 +2,6 @@
 
 from __future__ import annotations
 
-from .meeting import etcd as etcd
-from .meeting import meeting as meeting
+from .meeting import etcd, meeting
+
+__all__ = ["etcd", "meeting"]

@@ -1,7 +1,11 @@
-"""Another program: registers an entry, says so by a character, and waits to be ended. `python -m tests.coordination.other URL SPACE NAME ID`."""
+"""Another program: registers an entry, says so by a character, and waits to be ended.
+
+`python -m tests.coordination.other URL SPACE NAME ID`.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -14,7 +18,7 @@ async def main(url: str, space: str, name: str, id: str) -> None:
     store = open_store(url, lease=2.0)
     async with store.owner():
         entry = await store.register(space, name, id, "")
-        print("!", end="", flush=True)
+        os.write(1, b"!")
         with trio.open_signal_receiver(signal.SIGTERM) as signals:
             async for _ in signals:
                 break
