@@ -26,7 +26,7 @@ import grouper
 from grouper import Dynamic, Ordered, Signals
 from grouper.signals import TERMINATE
 
-from . import by_hand, coordination, ours, work
+from . import by_hand, coordination, coordination_etcd, ours, work
 from .measuring import ratio, show
 
 
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, few pairs: whether it works, not how fast")
     quick: bool = parser.parse_args().quick
     sys.stdout.write(f"trio {trio.__version__}, Python {sys.version.split()[0]}\n\n")
-    for part in (start_stop, memory, dynamic, events, importing, *work.PARTS, *coordination.PARTS):
+    for part in (start_stop, memory, dynamic, events, importing, *work.PARTS, *coordination.PARTS, *coordination_etcd.PARTS):
         part(quick)
 
 
