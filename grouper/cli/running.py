@@ -63,6 +63,8 @@ async def run_as_member(store: Store, arguments: Arguments, driver: Driver) -> A
                 finally:
                     trouble = await _leave(store, entry)
         except CoordinationError as error:
+            if not ended and (early := relay.pending()):
+                return Answer(signal=early, trouble=error)
             if not ended:
                 raise
             trouble = trouble or error
@@ -124,6 +126,8 @@ class Relay:
         Raises: CommandNotFound, CommandNotRun.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, self._taken)
+        if not command[0]:
+            raise CommandNotFound("the command is empty: say what to run after `--`")
         pid = self._spawn(command)
         watcher = threading.Thread(target=_tell_the_end, args=(pid, threading.get_ident()), name="watch a command")
         watcher.start()

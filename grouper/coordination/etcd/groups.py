@@ -47,13 +47,14 @@ async def create(session: Session, name: str, ttl: float | None, count: int) -> 
     if ttl is not None and not count:
         lease = random_lease()
         await session.grant(lease, ttl, call)
-    success = [put(keys.group, json.dumps({"uid": uid, "ttl": ttl, "created": time.time()}), lease)]
+    op, op_lease = session.keys.op(uid), session.keys.op_lease()  # for a try that comes when the group was deleted again
+    success = [put(op, "{}", op_lease), put(keys.group, json.dumps({"uid": uid, "ttl": ttl, "created": time.time()}), lease)]
     if count:
         success += [put(keys.tickets + id, str(weight)) for id, weight in parts(count)]
         success += [put(keys.round, "0"), *([put(keys.big)] if count >= BIG else [])]
     while True:
         try:
-            answer = await session.txn([empty(keys.all)], success, [get(keys.group)], call)
+            answer = await session.txn([empty(keys.all), absent(op)], success, [get(keys.group), get(op)], call, op_lease)
         except Refused:  # the lease of the ttl has run out meanwhile
             await session.grant(lease, ttl or 0, call)
             continue
@@ -62,6 +63,8 @@ async def create(session: Session, name: str, ttl: float | None, count: int) -> 
         found = answer.kv(0)
         if found is not None:
             break
+        if answer.kv(1) is not None:  # made by an earlier try, and gone since
+            return True
         await clear(session, keys, call)
     said: dict[str, Any] = json.loads(found.value)
     if said["uid"] == uid:  # it was made by a try whose answer did not come
@@ -85,8 +88,10 @@ async def clear(session: Session, keys: GroupKeys, call: Call) -> None:
 async def remove(session: Session, name: str) -> bool:
     """Remove a group with all that is in it; False if there is none."""
     keys = session.keys.group(name)
-    call = session.call(uuid.uuid4().hex)
-    answer = await session.txn([present(keys.group)], [delete_under(keys.all)], [], call)
+    token = uuid.uuid4().hex
+    call, op, lease = session.call(token), session.keys.op(token), session.keys.op_lease()
+    # The token is for a try that is held up on its way, and comes when the group has been made anew.
+    answer = await session.txn([present(keys.group), absent(op)], [delete_under(keys.all), put(op, "{}", lease)], [], call, lease)
     return answer.succeeded or call.unsure  # where it is gone after a try whose answer did not come, that try removed it
 
 

@@ -136,12 +136,20 @@ class Life:
                 if due > 0:
                     await self._undo(min(due, TRY))
                     await trio.sleep(min(due, LOOK))
-                elif not await self._renew(lease):
-                    await trio.sleep(random.uniform(0, min(LOOK, lease.ttl / 10)))
+                else:
+                    # Where blocks come and go, each would cut short the renewal of the one that ends; it is bounded in time.
+                    with trio.CancelScope(shield=len(self.tenures) > 1):
+                        renewed = await self._renew(lease)
+                    if not renewed:
+                        await trio.sleep(random.uniform(0, min(LOOK, lease.ttl / 10)))
 
     async def end(self) -> None:
         """Revoke the lease, which nobody needs any more. Takes at most `REVOKE` seconds, also where it is cancelled."""
-        lease = self._lease
+        lease, former = self._lease, self._former
+        if former is not None:
+            self._former = None
+            with trio.CancelScope(shield=True):
+                await self._revoke(former, Call(REVOKE))
         if lease is not None:
             call, undone = Call(REVOKE), [*self.undone]
             self._drop()
