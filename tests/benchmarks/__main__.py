@@ -26,6 +26,7 @@ import grouper
 from grouper import Dynamic, Ordered, Signals
 from grouper.signals import TERMINATE
 
+from ..coordination.etcd_server import binary
 from . import by_hand, coordination, coordination_etcd, ours, work
 from .measuring import ratio, show
 
@@ -142,13 +143,24 @@ def importing(quick: bool) -> None:
         show(f"{what}: added to what `import trio, attrs` costs", f"{added / base:.2f}", "at most 0.5")
 
 
+def on_etcd(quick: bool) -> None:
+    """What needs an etcd, if there is one."""
+    try:
+        binary()
+    except RuntimeError as error:
+        sys.stdout.write(f"{error}\n")
+        return
+    for part in coordination_etcd.PARTS:
+        part(quick)
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, few pairs: whether it works, not how fast")
     quick: bool = parser.parse_args().quick
     sys.stdout.write(f"trio {trio.__version__}, Python {sys.version.split()[0]}\n\n")
-    for part in (start_stop, memory, dynamic, events, importing, *work.PARTS, *coordination.PARTS, *coordination_etcd.PARTS):
+    for part in (start_stop, memory, dynamic, events, importing, *work.PARTS, *coordination.PARTS, on_etcd):
         part(quick)
 
 

@@ -84,9 +84,10 @@ def handed_over(url: str, book: Path, programs: int, times: int, seed: int = 0) 
                 time.sleep(chance.random() * 0.02)
                 program.go_on()
                 happened["paused"] += 1
+        lines = Book(book).read()  # before the end of this block kills the others, one after the other
 
     newest, holder_pid = 0, 0
-    for what, token, pid in Book(book).read():
+    for what, token, pid in lines:
         assert what != "two", f"{pid} got the lock with {token} while somebody else had it"
         if what == "-":
             assert (token, pid) == (newest, holder_pid)

@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 APPLICATION: Final = 0x67727072
 VERSION: Final = 1
+FORK_WITHIN: Final = 1.0
+"""Seconds that a fork waits for a change that is under way."""
 
 
 class Side(Protocol):
@@ -347,12 +349,17 @@ class Database:
             self._connection = self._side = self.owner = None
             self._pid = 0
 
-    def _before_fork(self) -> None:
-        """Close the connection, and let nobody open it; the gate stays, and with it what this process owns."""
-        self._busy.acquire()
+    def _before_fork(self) -> bool:
+        """Close the connection, and let nobody open it; the gate stays, and with it what this process owns.
+
+        False if a thread is in the midst of a change for too long, as one that waits at the gate for a stopped process.
+        """
+        if not self._busy.acquire(timeout=FORK_WITHIN):
+            return False
         if self._connection is not None and self._pid == os.getpid():
             self._disconnect(self._connection)
             self._connection = None
+        return True
 
     def _after_fork(self) -> None:
         self._busy.release()
@@ -372,8 +379,8 @@ _forking: Final[list[Database]] = []
 
 def _before_fork() -> None:
     for db in list(_all):
-        db._before_fork()
-        _forking.append(db)
+        if db._before_fork():
+            _forking.append(db)
 
 
 def _after_fork() -> None:
@@ -381,5 +388,11 @@ def _after_fork() -> None:
         _forking.pop()._after_fork()
 
 
+def _after_fork_in_child() -> None:
+    _forking.clear()
+    for db in list(_all):
+        db._busy = threading.Lock()  # who held it may be a thread that is not here
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

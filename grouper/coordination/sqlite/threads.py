@@ -64,8 +64,7 @@ class Thread:
         except BaseException as error:
             if turn.give_up():
                 raise
-            with trio.CancelScope(shield=True):
-                await turn.taken.wait()
+            await turn.finished()
             if not isinstance(error, trio.Cancelled):  # Ctrl-C, or a thread that could not be started
                 raise
         if turn.error is not None:
@@ -83,12 +82,13 @@ class Turn:
     """One change, which its thread makes unless it was given up before."""
 
     def __init__(self, change: Callable[[Callable[[], bool]], Any]) -> None:
-        self.taken: trio.Event = trio.Event()
         self.error: BaseException | None = None
         self.result: Any = None
         self._change = change
         self._once = threading.Lock()
         self._token = trio.lowlevel.current_trio_token()
+        self._taken = False
+        self._event: trio.Event | None = None
 
     def take(self) -> None:
         """Make the change, in the thread."""
@@ -97,8 +97,18 @@ class Turn:
         except BaseException as error:
             self.error = error
         finally:
-            with contextlib.suppress(trio.RunFinishedError):  # given up, and the program has gone on without it
-                self._token.run_sync_soon(self.taken.set)
+            self._taken = True
+            if self._event is not None:
+                with contextlib.suppress(trio.RunFinishedError):
+                    self._token.run_sync_soon(self._event.set)
+
+    async def finished(self) -> None:
+        """Wait until a change that could not be given up is made, also where this is cancelled."""
+        self._event = trio.Event()
+        if self._taken:  # after the event was there, as the thread looks for that after it has said so
+            return
+        with trio.CancelScope(shield=True):
+            await self._event.wait()
 
     def give_up(self) -> bool:
         """Make sure that the change is not made; False if it is under way, or was made."""
