@@ -138,6 +138,7 @@ class Life:
                     await trio.sleep(min(due, LOOK))
                 else:
                     # Where blocks come and go, each would cut short the renewal of the one that ends; it is bounded in time.
+                    renewed = False
                     with trio.CancelScope(shield=len(self.tenures) > 1):
                         renewed = await self._renew(lease)
                     if not renewed:
