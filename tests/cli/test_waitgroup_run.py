@@ -456,3 +456,11 @@ def test_without_the_signals_of_unix_there_is_no_run(run: Command, monkeypatch: 
     monkeypatch.delattr(os, "posix_spawnp")
     found = run("run", "batch", "--", "true")
     assert (found.status, found.err[:44]) == (1, "grouper: `run` needs the processes and signals"[:44])
+
+
+def test_empty_command_is_not_found(command: Command) -> None:
+    """As of a variable that is not set; the member has left."""
+    command("create", "batch")
+    found = command("run", "batch", "--", "")
+    assert (found.status, found.err) == (127, "grouper: the command is empty: say what to run after `--`\n")
+    assert command.counter("batch") == 0
