@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from .backoff import Backoff as Backoff
+    from .errors import CascadeNeeded as CascadeNeeded
     from .errors import CycleError as CycleError
+    from .errors import DoNotRestart as DoNotRestart
     from .errors import DuplicateNames as DuplicateNames
     from .errors import ExitedBeforeReady as ExitedBeforeReady
     from .errors import GraphError as GraphError
@@ -19,19 +21,22 @@ if TYPE_CHECKING:
     from .errors import MemberKilled as MemberKilled
     from .errors import NotReady as NotReady
     from .errors import ReadyTimeout as ReadyTimeout
+    from .errors import RestartLimitExceeded as RestartLimitExceeded
     from .errors import StopTimeout as StopTimeout
+    from .errors import TerminateTree as TerminateTree
     from .errors import UnknownDependency as UnknownDependency
     from .events import EntranceEvent as EntranceEvent
     from .events import Event as Event
     from .events import EventStream as EventStream
     from .events import ExitEvent as ExitEvent
+    from .events import RestartEvent as RestartEvent
     from .events import StartEvent as StartEvent
     from .exit import ErrorTrace as ErrorTrace
     from .exit import Exit as Exit
-    from .groups.dynamic import Client as Client
+    from .groups.client import Client as Client
+    from .groups.client import MemberEntrance as MemberEntrance
+    from .groups.client import MemberExit as MemberExit
     from .groups.dynamic import Dynamic as Dynamic
-    from .groups.dynamic import MemberEntrance as MemberEntrance
-    from .groups.dynamic import MemberExit as MemberExit
     from .groups.static import Graph as Graph
     from .groups.static import Ordered as Ordered
     from .groups.static import Parallel as Parallel
@@ -43,8 +48,10 @@ if TYPE_CHECKING:
     from .member import Member as Member
     from .member import Role as Role
     from .process import Process as Process
-    from .process import State as State
+    from .restart import Restart as Restart
     from .restart import Restarter as Restarter
+    from .restart import RestartType as RestartType
+    from .restart import Strategy as Strategy
     from .restart import restart_on as restart_on
     from .runner import Proxy as Proxy
     from .runner import Runner as Runner
@@ -56,14 +63,19 @@ if TYPE_CHECKING:
     from .runners.tcp import TCPServer as TCPServer
     from .runners.thread import Threaded as Threaded
     from .signals import Signals as Signals
+    from .snapshot import Snapshot as Snapshot
+    from .snapshot import Unstopped as Unstopped
+    from .state import State as State
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Backoff",
+    "CascadeNeeded",
     "Cleanup",
     "Client",
     "CycleError",
+    "DoNotRestart",
     "DuplicateNames",
     "Dynamic",
     "EntranceEvent",
@@ -89,19 +101,27 @@ __all__ = [
     "Proxy",
     "QueueOrdered",
     "ReadyTimeout",
+    "Restart",
+    "RestartEvent",
+    "RestartLimitExceeded",
+    "RestartType",
     "Restarter",
     "Role",
     "Runner",
     "RunnerLike",
     "Sigmon",
     "Signals",
+    "Snapshot",
     "StartEvent",
     "Startable",
     "State",
     "StopTimeout",
+    "Strategy",
     "TCPServer",
+    "TerminateTree",
     "Threaded",
     "UnknownDependency",
+    "Unstopped",
     "background",
     "invoke",
     "restart_on",
@@ -111,6 +131,10 @@ __all__ = [
 _PLACES: Final = {
     "backoff": ("Backoff",),
     "errors": (
+        "CascadeNeeded",
+        "DoNotRestart",
+        "RestartLimitExceeded",
+        "TerminateTree",
         "CycleError",
         "DuplicateNames",
         "ExitedBeforeReady",
@@ -122,14 +146,17 @@ _PLACES: Final = {
         "StopTimeout",
         "UnknownDependency",
     ),
-    "events": ("EntranceEvent", "Event", "EventStream", "ExitEvent", "StartEvent"),
+    "events": ("EntranceEvent", "Event", "EventStream", "ExitEvent", "RestartEvent", "StartEvent"),
     "exit": ("ErrorTrace", "Exit"),
-    "groups.dynamic": ("Client", "Dynamic", "MemberEntrance", "MemberExit"),
+    "groups.client": ("Client", "MemberEntrance", "MemberExit"),
+    "groups.dynamic": ("Dynamic",),
     "groups.static": ("Graph", "Ordered", "Parallel", "QueueOrdered"),
     "main": ("Sigmon", "background", "invoke", "run"),
     "member": ("Member", "Role"),
-    "process": ("Process", "State"),
-    "restart": ("Restarter", "restart_on"),
+    "process": ("Process",),
+    "snapshot": ("Snapshot", "Unstopped"),
+    "state": ("State",),
+    "restart": ("Restart", "RestartType", "Restarter", "Strategy", "restart_on"),
     "runner": ("Proxy", "Runner", "RunnerLike", "Startable"),
     "runners.http": ("HTTPServer",),
     "runners.periodic": ("Cleanup", "Periodic"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable
-from typing import Self
+from typing import Self, TypeAlias
 
 import attrs
 
@@ -14,7 +14,11 @@ from .errors import NotReady
 __all__ = ["Backoff"]
 
 
-def _classes(given: type[Exception] | Iterable[type[Exception]]) -> tuple[type[Exception], ...]:
+Classes: TypeAlias = tuple[type[Exception], ...]
+
+
+def as_classes(given: type[Exception] | Iterable[type[Exception]]) -> Classes:
+    """Make a tuple of one class of exceptions, or of several."""
     return (given,) if isinstance(given, type) else tuple(given)
 
 
@@ -36,7 +40,7 @@ class Backoff:
     jitter: float = attrs.field(default=0.5, kw_only=True)
     attempts: float = attrs.field(default=math.inf, kw_only=True)
     timeout: float = attrs.field(default=math.inf, kw_only=True)
-    on: tuple[type[Exception], ...] = attrs.field(default=(Exception,), kw_only=True, converter=_classes)
+    on: tuple[type[Exception], ...] = attrs.field(default=(Exception,), kw_only=True, converter=as_classes)
 
     def __attrs_post_init__(self) -> None:
         for name, least in (("first", 0), ("factor", 1), ("cap", 0), ("jitter", 0), ("attempts", 1), ("timeout", 0)):

@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 __all__ = [
+    "CascadeNeeded",
     "CycleError",
+    "DoNotRestart",
     "DuplicateNames",
     "ExitedBeforeReady",
     "GraphError",
@@ -17,8 +19,11 @@ __all__ = [
     "MemberKilled",
     "NotReady",
     "ReadyTimeout",
+    "RestartLimitExceeded",
     "StopTimeout",
+    "TerminateTree",
     "UnknownDependency",
+    "contains",
 ]
 
 
@@ -100,3 +105,40 @@ class MemberKilled(Exception):  # noqa: N818 (named like the other ends of a mem
 
 class GroupClosed(Exception):  # noqa: N818 (what happened, as trio.ClosedResourceError is taken)
     """A dynamic group was closed, or told to stop: it takes no more members."""
+
+
+class RestartLimitExceeded(Exception):  # noqa: N818 (decided)
+    """A member, or a group, used up its restarts and failed again; the last error is the cause."""
+
+
+class DoNotRestart(Exception):  # noqa: N818 (what it asks for, as suture calls it)
+    """Raised by a runner, alone or wrapped: it has failed, and no policy at any level starts it again."""
+
+
+class TerminateTree(Exception):  # noqa: N818 (what it asks for, as suture calls it)
+    """Raised by a runner, alone or wrapped: every group above it stops, whatever the role, and nothing is restarted."""
+
+
+class CascadeNeeded(Exception):  # noqa: N818 (what is missing)
+    """An operation on one member would stop others too, or needs others up, and was not told `cascade=True`; `names` are theirs."""
+
+    def __init__(self, message: str, names: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.names: tuple[str, ...] = tuple(names)
+
+
+def contains(error: BaseException | None, kind: type[BaseException] | tuple[type[BaseException], ...]) -> bool:
+    """Whether an error is of the kind, or has one in its groups or among its causes."""
+    todo = [error]
+    seen: set[int] = set()
+    while todo:
+        each = todo.pop()
+        if each is None or id(each) in seen:
+            continue
+        if isinstance(each, kind):
+            return True
+        seen.add(id(each))
+        todo.append(each.__cause__)
+        if isinstance(each, BaseExceptionGroup):
+            todo.extend(cast("BaseExceptionGroup[BaseException]", each).exceptions)
+    return False

@@ -10,6 +10,8 @@ nobody sees. What is kept in the ring is a tuple; events, with their paths, are 
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, Self, TypeAlias, TypeVar
@@ -22,7 +24,9 @@ from .exit import Exit
 if TYPE_CHECKING:
     from trio.lowlevel import Abort, RaiseCancelT, Task
 
-__all__ = ["BACKLOG", "EntranceEvent", "Event", "EventStream", "ExitEvent", "StartEvent"]
+__all__ = ["BACKLOG", "EntranceEvent", "Event", "EventStream", "ExitEvent", "RestartEvent", "StartEvent"]
+
+logger: logging.Logger = logging.getLogger("grouper")
 
 BACKLOG: Final = 65_536
 """How many events are kept for an attached stream that does not read."""
@@ -48,9 +52,27 @@ class EntranceEvent(Event):
 
 @attrs.frozen
 class ExitEvent(Event):
-    """A member has ended."""
+    """A member has ended: for good, or to be restarted."""
 
     exit: Exit
+
+
+@attrs.frozen
+class RestartEvent(Event):
+    """A member will be started again by its policy, `delay` seconds after `time`, unless it is told to stop before.
+
+    With this one, `used` of the `limit` restarts that are allowed in a period will be used. `error` is what it failed with, None
+    for a clean exit. Under ALL and REST the limit is the group's.
+    """
+
+    error: Exception | None
+    delay: float
+    used: int
+    limit: float
+
+    def __str__(self) -> str:
+        used = f"{self.used} of {self.limit:g} used" if self.limit != math.inf else "without limit"
+        return f"{f'member {self.path!r}' if self.path else 'the root'} is restarted in {self.delay:.3g} s ({used})"
 
 
 class Source(Protocol):
@@ -58,21 +80,22 @@ class Source(Protocol):
 
     @property
     def path(self) -> str: ...
-    @property
-    def exit(self) -> Exit | None: ...
+    def _exit_as(self, ending: Any, /) -> Exit: ...
 
 
 S = TypeVar("S")
 E = TypeVar("E")
-Entry: TypeAlias = tuple[type[Event], float, S]
+Entry: TypeAlias = tuple[type[Event], float, S, Any]
+"""What the ring keeps of an event: its kind, time and source, and what the kind has besides."""
 
 
 def build(entry: Entry[Source]) -> Event:
     """Make the event of what the ring keeps."""
-    kind, time, source = entry
+    kind, time, source, detail = entry
     if kind is ExitEvent:
-        assert source.exit is not None
-        return ExitEvent(source.path, time, source.exit)
+        return ExitEvent(source.path, time, source._exit_as(detail))
+    if kind is RestartEvent:
+        return RestartEvent(source.path, time, *detail)
     return kind(source.path, time)
 
 
@@ -83,7 +106,7 @@ class EventRing(Generic[S]):
     Old entries are dropped in batches, so that a publish is an append; `total` counts all that were ever published.
     """
 
-    __slots__ = ("_tasks", "_trim_at", "backlog", "entries", "extra", "keep", "streams", "total")
+    __slots__ = ("_tasks", "_trim_at", "backlog", "entries", "extra", "hearers", "keep", "streams", "total")
 
     def __init__(self, keep: int, backlog: int = BACKLOG, extra: int = 0) -> None:
         self.keep: int = keep
@@ -92,17 +115,28 @@ class EventRing(Generic[S]):
         self.entries: list[Entry[S]] = []
         self.total: int = 0
         self.streams: set[EventStream[S, Any]] = set()
+        self.hearers: list[Callable[[Any, float, S, Any], None]] = []
         self._tasks: list[Task] | None = None
         self._trim_at = 64
 
-    def publish(self, kind: type[Event], time: float, source: S) -> None:
+    def publish(self, kind: type[Event], time: float, source: S, detail: Any = None) -> None:
         """Append an event. Never blocks."""
-        self.entries.append((kind, time, source))
+        self.entries.append((kind, time, source, detail))
         self.total += 1
+        if self.hearers:
+            self.tell(kind, time, source, detail)
         if len(self.entries) >= self._trim_at:
             self._trim()
         if self._tasks is not None:
             self.wake()
+
+    def tell(self, kind: Any, time: float, source: S, detail: Any = None) -> None:
+        """Tell those who hear at once, in the order in which it happens: the log, and metrics. What they raise is logged."""
+        for hear in self.hearers:
+            try:
+                hear(kind, time, source, detail)
+            except Exception:
+                logger.exception("%r cannot hear of %s", hear, getattr(kind, "__name__", kind))
 
     def wake(self) -> None:
         """Let waiting streams look again: there is an event, or there will be none."""

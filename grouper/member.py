@@ -15,6 +15,7 @@ import trio
 
 from .backoff import Backoff
 from .errors import NotReady
+from .restart import Restart, RestartType, restarter
 from .runner import RunnerLike, entry_point, require_runner, said
 from .signals import Signals
 
@@ -60,8 +61,12 @@ class Member:
     then longer, up to a second); what else it raises is the member's failure, and the runner is cancelled. `grouper.readiness` has
     such checks.
 
+    `restart` says after which of its exits the member is started again, how soon and how often; it comes before the `role`, which
+    holds for the exits that it lets pass. The member's process stays the same.
+
     `around` is an async context manager, or a function that returns one, in which the runner runs: it is held from the member's
-    start to its exit, of which it is part, so those that the member is after are stopped later. `ready_when` is asked inside of it.
+    first start to its last exit, across restarts, and is part of that exit, so those that the member is after are stopped later;
+    an end by hand is a last exit. `ready_when` is asked inside of it.
     What entering it raises is the member's failure; a stop signal cancels the entering, and the runner is not called. It is given
     the runner's exception, and makes a clean exit of it by returning true. For a manager that can be entered only once, as one that
     `@asynccontextmanager` makes, give the function: the member may run again.
@@ -77,10 +82,12 @@ class Member:
     role: Role = attrs.field(default=Role.SERVICE, kw_only=True)
     grace: float | None = attrs.field(default=None, kw_only=True)
     ready_within: float = attrs.field(default=math.inf, kw_only=True)
+    restart: Restart | None = attrs.field(default=None, kw_only=True)
     ready_when: Callable[[], Awaitable[object]] | None = attrs.field(default=None, kw_only=True, repr=False)
     around: Around | None = attrs.field(default=None, kw_only=True, repr=False)
     _grace: float = attrs.field(init=False, repr=False)
     _runs: RunnerLike = attrs.field(init=False, repr=False)
+    _lives: bool = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.name, str):
@@ -108,6 +115,14 @@ class Member:
             raise ValueError(f"{who}: ready_within=0 gives it no time to become ready: use a positive number or math.inf")
         if self.role is Role.SERVICE and said(self.runner, "role") is Role.JOB:
             object.__setattr__(self, "role", Role.JOB)
+        if self.restart is not None:
+            if not isinstance(self.restart, Restart):
+                raise TypeError(f"{who}: restart={self.restart!r} is not a policy: restart=Restart(RestartType.PERMANENT) is one")
+            if self.role is Role.JOB and self.restart.type is RestartType.PERMANENT:
+                raise ValueError(
+                    f"{who}: a JOB that is restarted after each exit never ends: use restart=Restart(RestartType.TRANSIENT)"
+                )
+        object.__setattr__(self, "_lives", self.restart is not None or self.around is not None)
         object.__setattr__(self, "_runs", self.runner)
         if self.ready_when is not None:
             if not callable(self.ready_when):
@@ -117,17 +132,19 @@ class Member:
             if self.role is Role.JOB:
                 raise ValueError(f"{who}: ready_when has no meaning for a job, which is ready when it has returned")
             object.__setattr__(self, "_runs", Checked(self.runner, self.ready_when, who))
-        if self.around is not None:
-            if not _is_manager(self.around) and not callable(self.around):
-                raise TypeError(
-                    f"{who}: around={self.around!r} is neither an async context manager, which has __aenter__ and __aexit__, "
-                    "nor a function that returns one"
-                )
-            object.__setattr__(self, "_runs", Held(self._runs, self.around, who))
+        if self.around is not None and not _is_manager(self.around) and not callable(self.around):
+            raise TypeError(
+                f"{who}: around={self.around!r} is neither an async context manager, which has __aenter__ and __aexit__, "
+                "nor a function that returns one"
+            )
 
     async def run(self, signals: Signals, /, *, task_status: trio.TaskStatus[Any]) -> object:
-        """Run the member's runner."""
-        return await entry_point(self._runs)(signals, task_status=task_status)
+        """Run the member's runner, by its `ready_when`, `restart` and `around`."""
+        who = f"member {self.name!r}"
+        runner = self._runs if self.restart is None else restarter(self._runs, self.restart, who)
+        if self.around is not None:
+            runner = Held(runner, self.around, who)
+        return await entry_point(runner)(signals, task_status=task_status)
 
 
 ASKED_AGAIN: Final = Backoff(0.05, cap=1.0, jitter=0.0)

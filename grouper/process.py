@@ -11,17 +11,19 @@ under `trio.lowlevel.enable_ki_protection`, the runner's own code under `disable
 runner is that runner's exception, and nowhere else can it leave a counter half changed. That is what `trio.lowlevel` is used for,
 and to know the task, whose frames show where a member sits that ignores its kill.
 
-A process only records what happened (`started()`, the end of the task) and reports it; what it means, and so every change of
+A process only records what happened (`started()`, the end of a life) and reports it; what it means, and so every change of
 `state`, is decided in the group's loop. So `exit` and `state` agree with the events at any time.
+
+A member that may be started again lives its lives in one task (`groups/lives.py`), which waits in between for what the loop
+decides: a task for each costs four times as much. The process, its path and its place in the order stay the same.
 """
 
 from __future__ import annotations
 
-import enum
 import inspect
 import math
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -32,8 +34,11 @@ from .events import Event, EventRing, EventStream, build
 from .exit import Exit
 from .graph import StoppableNode
 from .member import Member, Role
-from .runner import entry_point
+from .restart import Account
+from .runner import RunnerLike, entry_point
 from .signals import KILL, Signals, signal_number
+from .snapshot import Snapshot, taken
+from .state import Change, Ended, State
 
 if TYPE_CHECKING:
     from trio.lowlevel import Task
@@ -45,14 +50,10 @@ T = TypeVar("T")
 _NOT_CALLED: Final[Any] = object()
 
 
-class State(enum.Enum):
-    """Where a process is in its life: each of these at most once, in this order."""
-
-    WAITING = "waiting"
-    STARTING = "starting"
-    READY = "ready"
-    STOPPING = "stopping"
-    EXITED = "exited"
+def listed(names: Iterable[str]) -> str:
+    """Name what there is, for a message about what there is not."""
+    known = list(names)
+    return f"it has {', '.join(map(repr, known[:20]))}{', ...' if len(known) > 20 else ''}" if known else "it has none"
 
 
 class Host(Protocol):
@@ -76,6 +77,10 @@ class Host(Protocol):
         """Kill a process because a user said so."""
         ...
 
+    async def operate(self, verb: str, name: str, cascade: bool, /) -> tuple[Process, Change]:
+        """Start, stop or restart a member because a user said so; return what to wait for."""
+        ...
+
 
 class Process(StoppableNode):
     """A runner that was started: a handle, never an OS process.
@@ -84,23 +89,34 @@ class Process(StoppableNode):
     """
 
     __slots__ = (
+        "_account",
+        "_asking",
         "_changed",
         "_deadline",
+        "_ending",
         "_error",
         "_exit",
         "_failure",
+        "_held",
         "_host",
         "_inner",
         "_killed",
+        "_last",
+        "_once_ready",
         "_over",
+        "_recovery",
+        "_reported",
         "_said_ready",
         "_satisfied",
         "_scope",
         "_signals",
         "_task",
         "ended_at",
+        "last_error",
         "member",
         "ready_at",
+        "restarts",
+        "since",
         "started_at",
         "state",
         "value",
@@ -114,15 +130,22 @@ class Process(StoppableNode):
         self._signals._owner = self
         self._scope = trio.CancelScope(shield=True)
         self._said_ready = self._satisfied = self._over = self._killed = False
+        self._held = self._last = self._once_ready = self._reported = False
         self._deadline = math.inf
         self._error: BaseException | None = None
         self._failure: Exception | None = None
         self._task: Task | None = None
         self._inner: Host | None = None
-        self._changed: trio.Event | None = None
+        self._changed: Change | None = None
         self._exit: Exit | None = None
+        self._asking: Task | None = None
+        self._account: Account | None = None
+        self._recovery: Any = None  # the Recovery that it is part of, which is defined below this layer
         self.member: Member = member
         self.state: State = State.WAITING
+        self.since: float | None = None
+        self.restarts: int = 0
+        self.last_error: BaseException | None = None
         self.value: Any = None
         self.started_at: float | None = None
         self.ready_at: float | None = None
@@ -148,22 +171,80 @@ class Process(StoppableNode):
 
     @property
     def exit(self) -> Exit | None:
-        """How the process ended; None while it runs."""
+        """How the process ended; None while it runs, and while it is to be started again."""
         if self._exit is None and self.ended_at is not None:
-            self._exit = Exit(
-                path=self.path,
-                error=self._error,
-                was_ready=self.ready_at is not None,
-                killed=self._killed,
-                started_at=self.ended_at if self.started_at is None else self.started_at,
-                ended_at=self.ended_at,
-            )
+            self._exit = self._exit_as(self._ending)
         return self._exit
+
+    def _exit_as(self, ending: Ended) -> Exit:
+        error, was_ready, killed, started_at, ended_at = ending
+        return Exit(path=self.path, error=error, was_ready=was_ready, killed=killed, started_at=started_at, ended_at=ended_at)
+
+    def _ends(self, now: float) -> Ended:
+        """Note how this life has ended."""
+        started_at = now if self.started_at is None else self.started_at
+        self._ending = ending = (self._error, self.ready_at is not None, self._killed, started_at, now)
+        return ending
 
     @property
     def children(self) -> tuple[Process, ...]:
         """The processes of a group's members, in start order, those still waiting included; () for what is no group."""
         return () if self._inner is None else tuple(self._inner.children)
+
+    def __getitem__(self, name: str) -> Process:
+        """The process of a member, also of one further down: `process["web"]["api"]` or `process["web/api"]`.
+
+        Raises: LookupError that names it and those there are.
+        """
+        process = self
+        for each in name.split("/"):
+            process = process._child(each)
+        return process
+
+    def _child(self, name: str) -> Process:
+        children = () if self._inner is None else self._inner.children
+        for child in children:
+            if child.member.name == name:
+                return child
+        raise LookupError(f"{self.title} has no member {name!r}: {listed(each.member.name for each in children)}")
+
+    async def start(self, name: str, *, cascade: bool = False) -> Process:
+        """Start a member of this group that has ended, and return its process once it is ready; its account begins anew.
+
+        A running one is waited for. What it is after must be up, or is started first with `cascade=True`. A cancellation of the
+        wait leaves it starting. Raises: LookupError for an unknown name; CascadeNeeded without `cascade`; GroupClosed if the group
+        is stopping or has ended; ExitedBeforeReady if the member ends before it is ready; TypeError for a member of a `Dynamic`.
+        """
+        process, change = await self._operate("start", name, cascade)
+        await change.ready(process.title)
+        return process
+
+    async def stop(self, name: str, *, cascade: bool = False) -> Exit:
+        """Stop a member of this group, within its grace, and return how it ended; it stays down until it is started by hand.
+
+        Those that depend on it must be down, or are stopped first, in stop order, with `cascade=True`. It stops nothing else, and
+        the group stays up. A member of a `Dynamic` is removed by it. A cancellation of the wait leaves it stopping. Raises:
+        LookupError, CascadeNeeded, GroupClosed as `start`.
+        """
+        _, change = await self._operate("stop", name, cascade)
+        return await change.ended()
+
+    async def restart(self, name: str, *, cascade: bool = False) -> Process:
+        """Stop a member of this group, start it again, and return its process once it is ready; its account begins anew.
+
+        Those that depend on it must be down, or are restarted with it, in order, with `cascade=True`. One that waits for its
+        restart is started at once; one that has ended is started. A cancellation of the wait leaves it on its way. Raises: as
+        `start`.
+        """
+        process, change = await self._operate("restart", name, cascade)
+        await change.ready(process.title)
+        return process
+
+    async def _operate(self, verb: str, name: str, cascade: bool) -> tuple[Process, Change]:
+        if self._inner is None:
+            what = "has not begun, or is no group" if self.ended_at is None else "has ended"
+            raise LookupError(f"cannot {verb} {name!r}: {self.title} {what}")
+        return await self._inner.operate(verb, name, cascade)
 
     @trio.lowlevel.enable_ki_protection
     def signal(self, number: int) -> None:
@@ -188,22 +269,27 @@ class Process(StoppableNode):
     async def wait(self) -> Exit:
         """Wait until the process has ended, and return how. Any number of tasks may wait, before and after the end.
 
-        A cancellation of the wait does nothing to the process.
+        A restart by its policy is no end. A cancellation of the wait does nothing to the process.
         """
-        await self._change_to(lambda: self.ended_at is not None)
-        assert self.exit is not None
-        return self.exit
+        exit = self.exit
+        if exit is not None:
+            await trio.lowlevel.checkpoint()
+            return exit
+        return await self._watch().ended()
 
     async def wait_ready(self) -> Any:
         """Wait until the process is ready, and return its `value`.
 
-        A cancellation of the wait does nothing to the process. Raises: ExitedBeforeReady, from the process's error if it has one,
-        if it ends first.
+        Where it is being restarted: until it is ready again. A cancellation of the wait does nothing to the process. Raises:
+        ExitedBeforeReady, from the process's error if it has one, if it ends first.
         """
-        await self._settled()
-        if self.ready_at is None:
+        if self.ready_at is not None:
+            await trio.lowlevel.checkpoint()
+            return self.value
+        if self.ended_at is not None:
+            await trio.lowlevel.checkpoint()
             raise ExitedBeforeReady(f"{self.title} ended before it was ready") from self._error
-        return self.value
+        return await self._watch().ready(self.title)
 
     def events(self) -> EventStream[Process, Event]:
         """A stream of what happens to the members beneath this group: `async with process.events() as stream`.
@@ -215,6 +301,14 @@ class Process(StoppableNode):
             lambda entry: build(entry) if self._is_above(entry[2]) else None,
             lambda: self.ended_at is not None,
         )
+
+    def snapshot(self) -> Snapshot:
+        """The process and all beneath it as they are now: values, of which one can make text or JSON.
+
+        Taken in one step; also when it has ended. Raises: RuntimeError in a thread without trio, where it could be inconsistent:
+        use `trio.from_thread.run_sync(process.snapshot)`.
+        """
+        return taken(self)
 
     @property
     def title(self) -> str:
@@ -230,20 +324,33 @@ class Process(StoppableNode):
 
     async def _settled(self) -> None:
         """Wait until the process is ready or has ended."""
-        await self._change_to(lambda: self.ready_at is not None or self.ended_at is not None)
-
-    async def _change_to(self, done: Callable[[], bool]) -> None:
-        if done():
+        if self.ready_at is None and self.ended_at is None:
+            await self._watch().settled()
+        else:
             await trio.lowlevel.checkpoint()
-        while not done():
-            if self._changed is None:
-                self._changed = trio.Event()
-            await self._changed.wait()
+
+    def _watch(self) -> Change:
+        if self._changed is None:
+            self._changed = Change()
+        return self._changed
 
     def _tell_waiters(self) -> None:
+        """Tell that it is ready, or has ended: now, for by the time a waiter runs it may have been started again."""
         if self._changed is not None:
-            self._changed.set()
-            self._changed = None
+            self._changed = self._changed.told(self)
+
+    def _renew(self) -> None:
+        """Be as before the first start, but for what tells of the past."""
+        self._said_ready = self._over = self._killed = self._last = self._reported = False
+        self._error = self._failure = None
+        self.ready_at = self.ended_at = self._exit = None
+        self._deadline = math.inf
+        if self._signals.received is not None:
+            self._signals = Signals()
+            self._signals._owner = self
+        if not self.member._lives:
+            self._scope = trio.CancelScope(shield=True)
+        self._inner = None
 
     @trio.lowlevel.enable_ki_protection
     def started(self, value: object = None) -> None:
@@ -281,6 +388,25 @@ class Process(StoppableNode):
         self._over = True
         self._task = None
         self._host.post(self)
+
+    async def _lived(self, runner: RunnerLike) -> Exception | None:
+        """One life of many, in a scope of its own; how it ended."""
+        awaitable: Awaitable[object] = _NOT_CALLED
+        try:
+            # Not shielded from what is around it: that may have to end it, as a lost lock does.
+            with trio.CancelScope(shield=self.member.around is None) as self._scope:
+                if self._killed:  # before it began
+                    return None
+                try:
+                    awaitable = entry_point(runner)(self._signals, task_status=self)
+                    await unprotected(awaitable)
+                except Exception as error:
+                    return self._explained(error, awaitable)
+        except BaseException:
+            if isinstance(awaitable, CoroutineType):
+                awaitable.close()
+            raise
+        return None
 
     def _explained(self, error: Exception, awaitable: object) -> Exception:
         if not isinstance(error, TypeError) or awaitable is _NOT_CALLED or inspect.isawaitable(awaitable):

@@ -14,6 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 import grouper
 from grouper import EntranceEvent, Event, EventStream, Exit, ExitEvent, Ordered, Parallel, Process, Signals, StartEvent
 from grouper.events import BACKLOG, EventRing, build
+from grouper.state import Ended
 
 
 async def service(signals: Signals, /, *, task_status: trio.TaskStatus[Any]) -> None:
@@ -216,6 +217,10 @@ class Fact:
     path: str
     exit: Exit | None = None
 
+    def _exit_as(self, ending: Ended) -> Exit:
+        error, was_ready, killed, started_at, ended_at = ending
+        return Exit(path=self.path, error=error, was_ready=was_ready, killed=killed, started_at=started_at, ended_at=ended_at)
+
 
 def numbers(stream_of: EventRing[Fact]) -> EventStream[Fact, int]:
     """A stream of the numbers that the paths are; it ends when a negative one was published."""
@@ -349,5 +354,5 @@ def test_event_is_built_of_what_the_ring_keeps() -> None:
     """Kind, time and source give the event; an end has its exit."""
     exit = Exit(path="web", error=None, was_ready=True, killed=False, started_at=0.0, ended_at=2.0)
     source = Fact("web", exit)
-    assert build((EntranceEvent, 1.0, source)) == EntranceEvent("web", 1.0)
-    assert build((ExitEvent, 2.0, source)) == ExitEvent("web", 2.0, exit)
+    assert build((EntranceEvent, 1.0, source, None)) == EntranceEvent("web", 1.0)
+    assert build((ExitEvent, 2.0, source, (None, True, False, 0.0, 2.0))) == ExitEvent("web", 2.0, exit)

@@ -19,9 +19,10 @@ LAYERS: Final = (
     {"errors", "exit", "events"},
     {"signals", "runner"},
     {"graph", "backoff", "restart"},
-    {"process", "member", "snapshot"},
+    {"process", "member", "snapshot", "state"},
     {"groups"},
-    {"main"},
+    {"main", "narrating"},
+    {"metrics"},
     {"work"},
     {"runners"},
     {"readiness"},
@@ -33,10 +34,12 @@ LAYERS: Final = (
 
 ALLOWED: Final = {"trio", "attrs"}
 EXTRAS: Final = {
+    "metrics": {"prometheus_client"},
     "runners": {"hypercorn"},
     "readiness": {"httpx2"},
     "coordination": {"httpx2", "inotify_simple"},
     "cli": {"rich"},
+    "snapshot": {"rich"},
     "testing": {"pytest", "pytest_trio"},
 }
 """What a package may import beside the core's dependencies."""

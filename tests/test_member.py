@@ -134,7 +134,7 @@ def test_after_is_a_tuple(given: Any, after: tuple[str, ...]) -> None:
 def test_repr_is_shallow() -> None:
     """The runner, which may be a tree, is left out."""
     assert repr(Member("web", Ordered([("api", service)]))) == (
-        "Member(name='web', after=(), role=<Role.SERVICE: 'service'>, grace=None, ready_within=inf)"
+        "Member(name='web', after=(), role=<Role.SERVICE: 'service'>, grace=None, ready_within=inf, restart=None)"
     )
 
 

@@ -41,7 +41,7 @@ class Sampler(trio.abc.Instrument):
                 self.states.append(process.state)
 
 
-WAITING, STARTING, READY, STOPPING, EXITED = State
+WAITING, STARTING, READY, STOPPING, EXITED = State.WAITING, State.STARTING, State.READY, State.STOPPING, State.EXITED
 LIVES: dict[str, tuple[Ordered, list[State]]] = {
     "ready, then stopped": (Ordered([Member("a", service)]), [STARTING, READY, STOPPING, EXITED]),
     "stopped before ready": (Ordered([Member("a", never_ready)]), [STARTING, STOPPING, EXITED]),

@@ -197,7 +197,7 @@ class _View:
         """Note all that has ended by now: read one by one, the events of jobs that never wait come faster than they are read."""
         stream, ring = self._stream, self._stream._ring
         unread = min(ring.total - stream.position, len(ring.entries))
-        for kind, _, job in ring.entries[len(ring.entries) - unread :]:
+        for kind, _, job, _ in ring.entries[len(ring.entries) - unread :]:
             if kind is JobEnded:
                 self._watched.note(job)
         stream.position = ring.total

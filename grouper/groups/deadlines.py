@@ -12,38 +12,42 @@ import itertools
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 from math import inf
+from typing import TypeAlias
 
 import trio
 
 from ..process import Process
 
-__all__ = ["Deadlines"]
+__all__ = ["Deadlines", "Due"]
+
+Due: TypeAlias = Process | Callable[[], None]
+"""What has a time: a process to look at, or a step to take."""
 
 
 class Deadlines:
-    """At most one deadline for each process (`process._deadline`), and one for the group itself, told by None."""
+    """At most one deadline for each process (`process._deadline`), and steps that the group takes later."""
 
     def __init__(self, ring: Callable[[], None]) -> None:
         self._ring = ring
-        self._heap: list[tuple[float, int, list[Process | None]]] = []
-        self._last: tuple[float, list[Process | None]] = (inf, [])
+        self._heap: list[tuple[float, int, list[Due]]] = []
+        self._last: tuple[float, list[Due]] = (inf, [])
         self._prune_at = 64
         self._tickets = itertools.count()
         self._alarm: trio.CancelScope | None = None
         self._timer = trio.CancelScope(shield=True)
 
-    def expect(self, process: Process | None, when: float, spawn: Callable[..., None]) -> None:
-        """Ring at `when`; what was expected of the process before is forgotten. `spawn` starts the timer task."""
-        if process is not None:
-            process._deadline = when
+    def expect(self, due: Due, when: float, spawn: Callable[..., None]) -> None:
+        """Ring at `when`; what was expected of a process before is forgotten. `spawn` starts the timer task."""
+        if isinstance(due, Process):
+            due._deadline = when
         if when == inf:
             return
         if when == self._last[0]:  # those who are told together share an entry
-            self._last[1].append(process)
+            self._last[1].append(due)
             return
         if len(self._heap) > self._prune_at:
             self._prune()
-        self._last = (when, [process])
+        self._last = (when, [due])
         heappush(self._heap, (when, next(self._tickets), self._last[1]))
         if self._alarm is None:
             self._alarm = trio.CancelScope(deadline=when)
@@ -51,15 +55,15 @@ class Deadlines:
         elif when < self._alarm.deadline:
             self._alarm.deadline = when
 
-    def expired(self, now: float) -> Iterator[Process | None]:
+    def expired(self, now: float) -> Iterator[Due]:
         """Those whose time has come, and set the alarm for the next. More may be expected meanwhile."""
         while self._heap and self._heap[0][0] <= now:
-            when, _, processes = heappop(self._heap)
+            when, _, those = heappop(self._heap)
             if when == self._last[0]:
                 self._last = (inf, [])
-            for process in processes:
-                if process is None or (when == process._deadline and not process._over):
-                    yield process
+            for due in those:
+                if not isinstance(due, Process) or when == due._deadline:
+                    yield due
         if self._heap and self._alarm is not None:
             self._alarm.deadline = self._heap[0][0]
 
@@ -69,7 +73,7 @@ class Deadlines:
         self._heap = [
             entry
             for entry in self._heap
-            if entry[2] is last or any(process is None or process._deadline == entry[0] for process in entry[2])
+            if entry[2] is last or any(not isinstance(due, Process) or due._deadline == entry[0] for due in entry[2])
         ]
         heapify(self._heap)
         self._prune_at = 2 * len(self._heap) + 64

@@ -1,11 +1,4 @@
-"""The group whose members come and go while it runs, and the client that puts them in.
-
-Inserting is one synchronous step of the engine, done in the inserter's own call or, where it had to wait for room, in the step in
-which the room appeared. Closing is one too. So there is no moment in which a member has been accepted and the group is already
-stopping without it (in ifrit, an insert that was taken after the signal was waited for, for ever).
-
-`trio.lowlevel` is used to park those who wait for room, and to keep these steps from KeyboardInterrupt.
-"""
+"""The group whose members come and go while it runs; `client.py` has what inserts them."""
 
 from __future__ import annotations
 
@@ -19,34 +12,18 @@ from typing import Any, ClassVar
 import attrs
 import trio
 
-from ..errors import DuplicateNames, GroupClosed
-from ..events import EntranceEvent, Entry, EventRing, EventStream, ExitEvent
-from ..exit import Exit
-from ..member import Member, as_member
-from ..process import Process, State
-from ..runner import RunnerLike
+from ..errors import DuplicateNames
+from ..events import EntranceEvent, ExitEvent
+from ..member import Member
+from ..process import Process
 from ..signals import Signals
+from ..state import State
+from .client import Client, capacity_of
 from .engine import Engine
-from .static import require_policy
+from .static import require_drain, require_policy
 from .verdict import After
 
-__all__ = ["Client", "Dynamic", "MemberEntrance", "MemberExit"]
-
-
-@attrs.frozen
-class MemberEntrance(EntranceEvent):
-    """A member of the client's group is ready."""
-
-    member: Member
-    process: Process
-
-
-@attrs.frozen
-class MemberExit(ExitEvent):
-    """A member of the client's group has ended."""
-
-    member: Member
-    process: Process
+__all__ = ["Dynamic"]
 
 
 @attrs.frozen(eq=False)
@@ -58,6 +35,10 @@ class Dynamic:
     signal, the first exit that the role table counts stops all. `event_buffer` is how many events a late listener is told, and how
     many failures and exits its trace keeps (one at least).
 
+    With `keep_members`, those that run when the group is stopped are inserted again when it is next run, as happens where a
+    strategy or an operation restarts it; without, they are gone with it. What was closed keeps nobody. `drain_signal` and
+    `drain_within` are as in the other groups.
+
     A description like any group, but run once at a time: its client addresses the current run.
     """
 
@@ -65,6 +46,9 @@ class Dynamic:
     event_buffer: int = attrs.field(default=64, kw_only=True)
     termination_signal: int | None = attrs.field(default=None, kw_only=True)
     cancel_grace: float = attrs.field(default=0.0, kw_only=True)
+    drain_signal: int | None = attrs.field(default=None, kw_only=True)
+    drain_within: float = attrs.field(default=10.0, kw_only=True)
+    keep_members: bool = attrs.field(default=False, kw_only=True)
     _client: Client = attrs.field(init=False, repr=False)
 
     grace: ClassVar[float] = math.inf
@@ -72,10 +56,9 @@ class Dynamic:
 
     def __attrs_post_init__(self) -> None:
         require_policy(self, self.termination_signal, self.cancel_grace, self.event_buffer)
-        capacity: object = self.capacity
-        if capacity is not None and (isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1):
-            raise ValueError(f"Dynamic: capacity={capacity!r} leaves no room for a member: use 1 or more, or None for no limit")
-        object.__setattr__(self, "_client", Client(self.event_buffer))
+        require_drain(self, self.drain_signal, self.drain_within)
+        capacity_of(self.capacity)
+        object.__setattr__(self, "_client", Client(self.capacity, self.event_buffer))
 
     def client(self) -> Client:
         """The group's client, always the same one; it may be had before the group runs."""
@@ -90,167 +73,6 @@ class Dynamic:
         await DynamicRun(self, signals, task_status).run(())
 
 
-@attrs.define(eq=False)
-class Turn:
-    """An inserter that waits for room."""
-
-    member: Member
-    task: trio.lowlevel.Task
-    process: Process | None = None
-    error: Exception | None = None
-
-
-class Client:
-    """What inserts members into a `Dynamic` group, finds, stops and watches them.
-
-    From another thread, through `trio.from_thread`.
-    """
-
-    def __init__(self, event_buffer: int) -> None:
-        self._event_buffer = event_buffer
-        self._run: DynamicRun | None = None
-        self._ran = self._close_next = False
-        self._turns: deque[Turn] = deque()
-        self._open()
-
-    def _open(self) -> None:
-        self._closed = trio.Event()
-        self._entered: EventRing[Process] = EventRing(self._event_buffer)
-        self._left: EventRing[Process] = EventRing(self._event_buffer)
-
-    @trio.lowlevel.enable_ki_protection
-    async def insert(self, member: Member | tuple[str, RunnerLike]) -> Process:
-        """Start a member and return its process, which was started but need not be ready.
-
-        Waits while the group is full or does not run yet; those who wait have their turn in order. A cancellation while waiting
-        gives up the turn; nothing was started then. Raises: GroupClosed, also between two runs; DuplicateNames; TypeError or
-        ValueError for what is no member of this kind of group.
-        """
-        member = _checked(member)
-        if self._room() and not self._turns:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            process = self._insert(member)
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return process
-        turn = Turn(member, trio.lowlevel.current_task())
-        self._turns.append(turn)
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._turns.remove(turn)
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
-        if turn.error is not None:
-            raise turn.error
-        assert turn.process is not None
-        return turn.process
-
-    @trio.lowlevel.enable_ki_protection
-    def insert_nowait(self, member: Member | tuple[str, RunnerLike]) -> Process:
-        """Start a member and return its process.
-
-        Raises: trio.WouldBlock if the group is full or does not run yet; else as `insert`.
-        """
-        member = _checked(member)
-        if not self._room() or self._turns:
-            raise trio.WouldBlock
-        return self._insert(member)
-
-    def _room(self) -> bool:
-        """Whether an insert can be decided now."""
-        return self._closed.is_set() or (self._run is not None and self._run.has_room())
-
-    def _insert(self, member: Member) -> Process:
-        if self._run is None or self._closed.is_set():
-            raise GroupClosed(f"member {member.name!r} was not started: the dynamic group is closed")
-        return self._run.admit(member)
-
-    def _serve(self) -> None:
-        """Let in those whose turn it is."""
-        while self._turns and self._room():
-            turn = self._turns[0]
-            try:
-                turn.process = self._insert(turn.member)
-            except Exception as error:
-                turn.error = error
-            trio.lowlevel.reschedule(self._turns.popleft().task)
-
-    @trio.lowlevel.enable_ki_protection
-    def close(self) -> None:
-        """Take no more members; the group ends when those it has have exited. A second time it does nothing.
-
-        Before the group runs, and between two runs, it makes the next run end at once.
-        """
-        if self._run is not None:
-            self._run.close()
-        else:
-            self._close_next = True
-            self._shut()
-
-    def _shut(self) -> None:
-        self._closed.set()
-        self._serve()
-        self._entered.wake()
-        self._left.wake()
-
-    async def wait_closed(self) -> None:
-        """Wait until the group was closed or told to stop. A cancellation changes nothing."""
-        await self._closed.wait()
-
-    def get(self, name: str) -> Process | None:
-        """The running member of that name, if there is one. Never blocks."""
-        return None if self._run is None else self._run.running.get(name)
-
-    @trio.lowlevel.enable_ki_protection
-    async def remove(self, name: str) -> Exit:
-        """Stop a member, within its grace, and return how it ended.
-
-        Its exit does not stop the group, whatever the termination signal. A cancellation while waiting leaves it stopping. Raises:
-        LookupError if no member of that name is running.
-        """
-        process = self.get(name)
-        if process is None or self._run is None:
-            raise LookupError(f"no member {name!r} is running in the dynamic group")
-        self._run.remove(process)
-        return await process.wait()
-
-    def entrances(self) -> EventStream[Process, MemberEntrance]:
-        """The members that became ready: `async with client.entrances() as stream: async for event in stream`.
-
-        Begins with the last `event_buffer`. Ends when the group is closed and no member is still starting.
-        """
-        ring = self._entered
-        return EventStream(ring, _entrance, lambda: ring is not self._entered or self._all_entered())
-
-    def exits(self) -> EventStream[Process, MemberExit]:
-        """The members that ended, as `entrances()`. Ends when the group has."""
-        ring = self._left
-        return EventStream(ring, _exit, lambda: ring is not self._left or (self._closed.is_set() and self._run is None))
-
-    def _all_entered(self) -> bool:
-        if not self._closed.is_set():
-            return False
-        return self._run is None or not self._run.starting
-
-
-def _checked(given: Member | tuple[str, RunnerLike]) -> Member:
-    member = as_member(given)
-    if member.after:
-        raise ValueError(f"member {member.name!r} is after {member.after}, but a Dynamic group has no order: use a Graph")
-    return member
-
-
-def _entrance(entry: Entry[Process]) -> MemberEntrance:
-    _, time, process = entry
-    return MemberEntrance(process.path, time, process.member, process)
-
-
-def _exit(entry: Entry[Process]) -> MemberExit:
-    _, time, process = entry
-    assert process.exit is not None
-    return MemberExit(process.path, time, process.exit, process.member, process)
-
-
 class DynamicRun(Engine):
     """One run of a dynamic group."""
 
@@ -261,12 +83,15 @@ class DynamicRun(Engine):
             termination_signal=group.termination_signal,
             cancel_grace=group.cancel_grace,
             event_buffer=group.event_buffer,
+            drain_signal=group.drain_signal,
+            drain_within=group.drain_within,
         )
+        self.keep_members: bool = group.keep_members
+        self.over: trio.Event = trio.Event()
         self.client: Client = group.client()
         if self.client._run is not None:
             raise RuntimeError("this Dynamic group is running already: its client can address one run at a time")
         kept = max(1, group.event_buffer)
-        self.capacity: float = math.inf if group.capacity is None else group.capacity
         self.exited: MutableSequence[Process] = deque(maxlen=kept)
         self.failed: MutableSequence[Process] = deque(maxlen=kept)
         self._exits = self._failures = 0
@@ -287,6 +112,9 @@ class DynamicRun(Engine):
         client._close_next = False
         client._run = self
         super().begin()
+        kept, client._kept = client._kept, ()
+        for member in kept if not client._closed.is_set() else ():
+            self.admit(member)
         client._serve()
 
     def is_over(self) -> bool:
@@ -295,7 +123,7 @@ class DynamicRun(Engine):
 
     def has_room(self) -> bool:
         """Whether one more member may run."""
-        return len(self.running) < self.capacity
+        return len(self.running) < capacity_of(self.client.capacity)
 
     def admit(self, member: Member) -> Process:
         """Start a member, in the group's own context."""
@@ -320,6 +148,14 @@ class DynamicRun(Engine):
             self.look_at_clock()
             self.stop(process)
 
+    def members(self) -> Sequence[Process]:
+        """Those that run."""
+        return self.children
+
+    def stop_by_hand(self, process: Process, *, cascade: bool) -> None:
+        """Remove a member."""
+        self.remove(process)
+
     def propagates(self, process: Process) -> bool:
         """Whether the exit was the member's own."""
         return process not in self._removed
@@ -329,8 +165,15 @@ class DynamicRun(Engine):
         self.client._shut()
         self.post(_nothing)
 
+    def tell_to_stop(self, number: int) -> None:
+        """Stop the group, unless it stops already or has ended."""
+        if not self.is_closed:
+            self.post(number)
+
     def closing(self) -> None:
         """A group that stops is closed from the same step on."""
+        if self.keep_members and not self.client._closed.is_set():
+            self.client._kept = [process.member for process in self.running.values() if process not in self._removed]
         self.client._shut()
 
     def entered(self, process: Process) -> None:
@@ -339,22 +182,22 @@ class DynamicRun(Engine):
         super().entered(process)
         self.client._entered.publish(EntranceEvent, self.now, process)
 
-    def record(self, process: Process) -> After:
+    def record(self, process: Process, error: BaseException | None, *, quiet: bool = False) -> After:
         """Tell also the client's listeners."""
-        after = super().record(process)
+        after = super().record(process, error, quiet=quiet)
         self.starting -= process.ready_at is None
         self._exits += 1
         self._failures += after.raised
         self._removed.discard(process)
         client = self.client
-        client._left.publish(ExitEvent, self.now, process)
+        client._left.publish(ExitEvent, self.now, process, process._ending)
         if client._closed.is_set():
             client._entered.wake()
         return after
 
-    def ended(self, process: Process) -> None:
+    def finish(self, process: Process, error: BaseException | None, *, quiet: bool = False) -> None:
         """Let in the next, once it is clear that the group goes on."""
-        super().ended(process)
+        super().finish(process, error, quiet=quiet)
         self.client._serve()
 
     def summary(self) -> str:
@@ -372,6 +215,7 @@ class DynamicRun(Engine):
                 client._run = None
                 client._ran = True
                 client._shut()
+            self.over.set()
 
 
 def _nothing() -> None:

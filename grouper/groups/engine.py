@@ -19,19 +19,22 @@ from typing import Any
 
 import trio
 
-from ..errors import MemberKilled
+from ..errors import TerminateTree, contains
 from ..events import EntranceEvent, EventRing, ExitEvent
 from ..member import Role
-from ..process import Process, State
+from ..process import Process
 from ..signals import KILL, STOP_SIGNALS, TERMINATE, Signals
+from ..state import State
 from .inbox import Inbox, Item
+from .lives import answer
+from .operations import Operations
+from .recovery import gave_up
 from .verdict import AFTER_EXIT, After, judge, trace, unready
-from .walks import Walks
 
 __all__ = ["Engine"]
 
 
-class Engine(Walks):
+class Engine(Operations):
     """One run of one group."""
 
     anonymous: bool = False
@@ -44,6 +47,8 @@ class Engine(Walks):
         termination_signal: int | None,
         cancel_grace: float,
         event_buffer: int,
+        drain_signal: int | None = None,
+        drain_within: float = 0.0,
     ) -> None:
         self.owner: Process | None = signals._owner
         ring: EventRing[Process] = EventRing(event_buffer) if self.owner is None else self.owner._host.ring
@@ -52,6 +57,8 @@ class Engine(Walks):
         self.task_status: trio.TaskStatus[Any] = task_status
         self.termination_signal: int | None = termination_signal
         self.cancel_grace: float = cancel_grace
+        self.drain_signal: int | None = drain_signal
+        self.drain_within: float = drain_within
         self.exited: MutableSequence[Process] = []
         self.failed: MutableSequence[Process] = []
         self.ended_by: Process | None = None
@@ -93,7 +100,7 @@ class Engine(Walks):
             try:
                 self.settle()
             finally:
-                self.signals._detach(item for item in self._inbox.take() if isinstance(item, int))
+                self.signals._detach(self.unread(self._inbox.take()))
 
     def begin(self) -> None:
         """Start those that are after nobody; nobody at all if the group was told to stop already."""
@@ -125,25 +132,29 @@ class Engine(Walks):
                 await self._inbox.wait()
 
     def is_over(self) -> bool:
-        """Whether the group has ended: an empty static one stays up until it is told to stop."""
-        return not self.running and (self.stopping or len(self.processes) > 0)
+        """Whether the group has ended: an empty static one, and one of which a member was stopped by hand, stay up until told."""
+        return not self.running and (self.stopping or (len(self.processes) > 0 and not self.held))
 
     def _end(self) -> None:
         self.deadlines.end()
         for process in reversed(self.running.values()):  # none, unless an error left the loop
             process._killed = True
             process._scope.cancel("the engine of its group failed")
+            if process._asking is not None:
+                answer(process, again=False)
 
     def settle(self) -> None:
         """Once all tasks have ended: leave no process without its end, and nobody waiting for it."""
         self.begin_stop()
         for process in list(self.running.values()):  # none, unless an error left the loop
-            self.record(process)
+            self.record(process, judge(process, stopping=True))
         for process in self.processes if len(self.exited) < len(self.processes) else ():
             if process.state is State.WAITING:
                 process.state = State.EXITED
-                process.ended_at = self.now
+                process._ends(self.now)
+                process.ended_at = process.since = self.now
                 process._tell_waiters()
+            process._frees = process._unlocks = ()
         self.ring.wake()
 
     def conclude(self) -> None:
@@ -174,12 +185,14 @@ class Engine(Walks):
         self.entered(process)
         if process.state is State.STARTING and not process._over:  # exit beats ready: the report of its end is on its way
             process.state = State.READY
+            process.since = self.now
             process._deadline = inf
             self._satisfied(process)
 
     def entered(self, process: Process) -> None:
         """Note that a process is ready, and tell."""
         process.ready_at = self.now
+        process._once_ready = True
         self.ring.publish(EntranceEvent, self.now, process)
         process._tell_waiters()
 
@@ -192,41 +205,55 @@ class Engine(Walks):
             self.ready = True
             self.task_status.started()
 
-    def ended(self, process: Process) -> None:
-        """Act on the end of a process, as the table says."""
-        stopped = self.stopping or not self.propagates(process)
-        after = self.record(process)
-        if not isinstance(process._error, Exception | None):
+    def finish(self, process: Process, error: BaseException | None, *, quiet: bool = False) -> None:
+        """Act on the end of a process, as the table says; quietly where it was stopped and the group goes on."""
+        own = not self.stopping and not quiet and self.propagates(process)
+        recovery = process._recovery
+        after = self.record(process, error, quiet=quiet)
+        if not isinstance(error, Exception | None) or (error is not None and contains(error, TerminateTree)):
             self._stop_once(self.termination_signal or TERMINATE)
-        elif after.stops and not stopped and self.termination_signal is not None:
+        elif own and after.stops and self.termination_signal is not None:
             self.ended_by = process
             self._stop_once(self.termination_signal)
-        elif after.satisfies and not process._satisfied:
+        elif process._held:
+            self.no_more_satisfied(process)
+        elif (after.satisfies or quiet) and not process._satisfied:
             self._satisfied(process)
-        if process._frees and not process._blockers:
+        if self.stopping:
+            recovery = None
+        if recovery is not None:
+            del recovery.again[process]
+            self.left(process, recovery)
+        elif process._frees and not process._blockers and (self.stopping or not self.recount):
             self.done(process)
 
     def propagates(self, process: Process) -> bool:
         """Whether the table holds for the process's exit."""
         return True
 
-    def record(self, process: Process) -> After:
+    def record(self, process: Process, error: BaseException | None, *, quiet: bool = False) -> After:
         """Make the end of a process a fact: its error, its state, the event."""
         member = process.member
-        error = judge(process, stopping=self.stopping)
         if error is not None and not isinstance(error, Exception):
             self._inbox.interrupts.append(error)
-        if member.role is Role.JOB and error is None and not process._killed:
+        if member.role is Role.JOB and error is None and not process._killed and not process._held:
             self.entered(process)
         del self.running[member.name]
-        process.state = State.EXITED
-        process.ended_at = self.now
         process._deadline = inf
+        ending = process._ends(self.now)
+        process.ended_at = process.since = self.now
+        process._recovery = None
+        process.last_error = error or process.last_error
+        if process._held:
+            process.state = State.STOPPED
+            self.held += 1
+        else:
+            process.state = State.EXITED if error is None or not gave_up(error) else State.EXHAUSTED
         after = AFTER_EXIT[member.role, error is None]
         self.exited.append(process)
-        if after.raised and isinstance(error, Exception):
+        if isinstance(error, Exception) and ((after.raised and not quiet) or contains(error, TerminateTree)):
             self.failed.append(process)
-        self.ring.publish(ExitEvent, self.now, process)
+        self.ring.publish(ExitEvent, self.now, process, ending)
         process._tell_waiters()
         return after
 
@@ -256,23 +283,15 @@ class Engine(Walks):
             self.kill_all()
         else:
             self._stop_once(self.termination_signal or TERMINATE)
-            self.expect(None, grace)
+            self.expect(self.kill_all, grace)
 
     def abort(self) -> None:
         """Kill all members, in stop order; nobody has failed by that. The caller is protected from KeyboardInterrupt."""
         self.post(self.kill_all)
 
-    def kill_by_hand(self, process: Process, reason: str | None) -> None:
-        """Kill a process because a user said so: a failure, unless it was being stopped."""
-        failure = None
-        self.look_at_clock()
-        if process.state is not State.STOPPING:
-            failure = MemberKilled(f"{process.title} was killed" + (f": {reason}" if reason else ""))
-        self.kill(process, failure)
-
     def _on_alarm(self) -> None:
-        for process in self.deadlines.expired(self.now):
-            if process is None:
-                self.kill_all()
+        for due in self.deadlines.expired(self.now):
+            if isinstance(due, Process):
+                self.overdue(due)
             else:
-                self.overdue(process)
+                due()

@@ -60,7 +60,8 @@ def judge(process: Process, *, stopping: bool) -> BaseException | None:
 
 def _note(error: Exception, text: str) -> None:
     with contextlib.suppress(Exception):  # a frozen exception takes no notes; the exit names the member anyway
-        error.add_note(text)
+        if text not in getattr(error, "__notes__", ()):  # it may have been judged before
+            error.add_note(text)
 
 
 def trace(headline: str, path: str, failed: Iterable[Process], exited: Sequence[Process]) -> ErrorTrace:

@@ -1,38 +1,47 @@
 """The two walks of a running graph: what is done to members, without deciding when.
 
-`satisfied` starts those after a member, `done` stops those before it. Both only count down on the nodes and follow their
-references, so a step costs as much as the node has edges. A node is done when it has exited and all that it had to wait for are
-done.
+`satisfied` starts those after a member, `done` stops those before it. Both only count on the nodes and follow their references, so
+a step costs as much as the node has edges. A node is done when it has exited and all that it had to wait for are done.
+
+`_left` is at any time the number of those a member is after that are not satisfied: what goes down to be restarted counts again.
+`_blockers` is what is left of the one stop walk that the node is in: the whole group's, for which the counters are set when the
+group is made, or that of a part (see recovery.py); if there was one, the whole group's are counted anew.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from math import inf
-from typing import Final
 
 import trio
 
 from ..errors import MemberKilled, ReadyTimeout, StopTimeout
 from ..events import EventRing, StartEvent
 from ..member import Role, grace_of
-from ..process import Process, State
+from ..process import Process
 from ..signals import signal_name
-from .deadlines import Deadlines
+from ..snapshot import unstopped
+from ..state import REMIND, State
+from .deadlines import Deadlines, Due
+from .lives import answer, live_again
 
 __all__ = ["Walks"]
 
 logger: logging.Logger = logging.getLogger("grouper")
 
-REMIND: Final = 2.0
-"""Seconds after which, again and again, a member that ignores its kill is named in the log."""
+
+def is_between(process: Process) -> bool:
+    """Whether a process that was started waits for its next life."""
+    return process.state is State.BACKOFF or process.state is State.WAITING
 
 
 class Walks:
     """The members of one run of a group, and where they are."""
 
     spawn: Callable[..., None]
+    drain_signal: int | None = None
+    drain_within: float = 0.0
 
     def __init__(self, ring: EventRing[Process], stop_signal: int, alarm: Callable[[], None]) -> None:
         self.ring: EventRing[Process] = ring
@@ -40,7 +49,9 @@ class Walks:
         self.processes: Sequence[Process] = ()
         self.running: dict[str, Process] = {}
         self.unsatisfied: int = 0
+        self.recount: bool = False
         self.stopping: bool = False
+        self.draining: bool = False
         self.killing: bool = False
         self.killed_by_hand: bool = False
         self.stop_signal: int = stop_signal
@@ -61,12 +72,18 @@ class Walks:
     def start(self, process: Process) -> None:
         """Start a process whose dependencies are satisfied."""
         process.state = State.STARTING
-        process.started_at = self.now
-        self.running[process.member.name] = process
+        process.started_at = process.since = self.now
+        member = process.member
+        self.running[member.name] = process
         self.ring.publish(StartEvent, self.now, process)
-        if process.member.ready_within != inf:
-            self.expect(process, process.member.ready_within)
-        self.spawn(process._live, name=process.member.name)
+        if member.ready_within != inf:
+            self.expect(process, member.ready_within)
+        if not member._lives:
+            self.spawn(process._live, name=member.name)
+        elif process._asking is not None:
+            answer(process, again=True)
+        else:
+            self.spawn(live_again, process, name=member.name)
 
     def satisfied(self, process: Process) -> None:
         """Start those that waited for `process` alone."""
@@ -75,10 +92,18 @@ class Walks:
         if not self.stopping:
             for other in process._unlocks:
                 other._left -= 1
-                if not other._left:
+                if not other._left and other.state is State.WAITING:
                     self.start(other)
 
-    def done(self, process: Process) -> None:
+    def no_more_satisfied(self, process: Process) -> None:
+        """Have those after `process` that are still to start wait for it again."""
+        if process._satisfied:
+            process._satisfied = False
+            self.unsatisfied += 1
+            for other in process._unlocks:
+                other._left += 1
+
+    def done(self, process: Process, *, finally_: bool = False) -> None:
         """Go on with the stop: `process` has exited, and so have all that it had to wait for."""
         todo = [process]
         while todo:
@@ -86,32 +111,98 @@ class Walks:
             for other in node._frees:
                 other._blockers -= 1
                 if not other._blockers:
-                    if other.state is State.EXITED:
+                    if other.ended_at is not None:
                         todo.append(other)
-                    elif self.stopping and other.state is not State.WAITING:
+                    elif self.stopping and other.started_at is not None and (not self.draining or is_between(other)):
                         self.stop(other)
-            node._frees = node._unlocks = ()
+            if self.stopping or finally_:  # else it may be started again by hand
+                node._frees = node._unlocks = ()
 
     def stop_all(self, number: int) -> None:
         """Begin the stop, or go on with it: those that are told from here on get this signal."""
         self.stop_signal = number
         if not self.stopping:
             self.begin_stop()
+            if self.drain_signal is None or not self.running:
+                self.stop_those_free()
+            else:
+                self.drain(self.drain_signal)
+        elif self.draining:
+            self.end_drain()
+
+    def drain(self, number: int) -> None:
+        """Tell all to take no new work, in stop order, and stop them after a while; what waits for a restart stops now."""
+        self.draining = True
+        for process in reversed(list(self.running.values())):
+            if is_between(process):
+                if not process._blockers:
+                    self.stop(process)
+            elif not process._over:
+                if process.state is not State.STOPPING:
+                    process.state = State.DRAINING
+                    process.since = self.now
+                    process._deadline = inf
+                process._signals.send(number)
+        self.expect(self.end_drain, self.drain_within)
+
+    def end_drain(self) -> None:
+        """Send the stop signal."""
+        if self.draining:
+            self.draining = False
             self.stop_those_free()
 
     def kill_all(self, *, by_hand: bool = False) -> None:
         """Go on with the stop, or begin it, by killing; what nobody was stopping has failed, if it is by hand."""
         self.killed_by_hand = self.killed_by_hand or (by_hand and not self.stopping)
         self.killing = True
+        self.draining = False
         self.begin_stop()
         self.stop_those_free()
 
     def begin_stop(self) -> None:
         """Start nobody any more."""
         if not self.stopping:
-            self.forget_waiting()
+            if self.recount:
+                self.count_all()
+            else:
+                self.forget_waiting()
             self.stopping = True
             self.closing()
+
+    def count_all(self) -> None:
+        """Count who has to stop before whom in the whole group, where counters were used for a part of it."""
+        for process in self.processes:
+            process._recovery = None
+        up = set(self.running.values())
+        self.count(dict.fromkeys(self.processes), up)
+        for process in self.processes:
+            if process not in up and not process._blockers:
+                process._frees = process._unlocks = ()  # it is done
+
+    def count(self, part: Mapping[Process, object], up: Container[Process]) -> None:
+        """Count, within a part of the group, who has to stop before whom; those that are down are out of the way."""
+        for process in part:
+            process._blockers = 0
+        for process in part:
+            for other in process._frees:
+                if other in part:
+                    other._blockers += 1
+        for process in [each for each in part if each not in up and not each._blockers]:
+            for _ in self.freed(process, part, up):
+                pass
+
+    def freed(self, process: Process, part: Container[Process], up: Container[Process]) -> Iterator[Process]:
+        """Take one that is down, and those down before it, out of the way; return those up that are free to stop now."""
+        todo = [process]
+        while todo:
+            for other in todo.pop()._frees:
+                if other in part:
+                    other._blockers -= 1
+                    if not other._blockers:
+                        if other in up:
+                            yield other
+                        else:
+                            todo.append(other)
 
     def closing(self) -> None:
         """Be told that nobody is started from here on."""
@@ -120,25 +211,34 @@ class Walks:
         """Take those that were not started, and now never will be, out of the way of the stop."""
         if len(self.running) < len(self.processes):
             for process in self.processes:
-                if process.state is State.WAITING:
-                    self.done(process)
+                if process.started_at is None and process.ended_at is None:
+                    self.done(process, finally_=True)
 
     def stop_those_free(self) -> None:
         """Stop those that nobody else has to stop before."""
-        for process in reversed(self.running.values()):
+        for process in reversed(list(self.running.values())):
             if not process._blockers:
                 self.stop(process)
 
     def stop(self, process: Process) -> None:
-        """Tell a process to stop, or kill it where the group is being killed."""
-        if self.killing:
+        """Tell a process to stop, or kill it where the group is being killed; end one that waits for its restart."""
+        if is_between(process):
+            self.give_up_restart(process)
+        elif self.killing:
             by_hand = self.killed_by_hand and process.state is not State.STOPPING
             self.kill(process, MemberKilled(f"{process.title} was killed by SIGKILL to its group") if by_hand else None)
         elif not process._over:
             if process.state is not State.STOPPING:  # it is where somebody removes it: then it hears the group's signal too
                 process.state = State.STOPPING
+                process.since = self.now
                 self.expect(process, grace_of(process.member))
+            if self.ring.hearers:
+                self.ring.tell("signal", self.now, process, self.stop_signal)
             process._signals.send(self.stop_signal)
+
+    def give_up_restart(self, process: Process) -> None:
+        """End a process that is between two lives."""
+        raise NotImplementedError
 
     def kill(self, process: Process, failure: Exception | None) -> None:
         """Cancel a process; the failure is its error, None if it was to stop anyway."""
@@ -149,23 +249,39 @@ class Walks:
         process._scope.cancel(None if failure is None else str(failure))
         if process.state is not State.WAITING:
             process.state = State.STOPPING
+            process.since = self.now
             self.expect(process, REMIND)
+        if self.ring.hearers:
+            self.ring.tell("kill", self.now, process, failure)
 
-    def expect(self, process: Process | None, seconds: float) -> None:
-        """Look again in so many seconds at a process, or (None) at the group itself."""
-        self.deadlines.expect(process, self.now + seconds, self.spawn)
+    def due_again(self, process: Process) -> None:
+        """Start a process whose delay is over."""
+        raise NotImplementedError
+
+    def expect(self, due: Due, seconds: float) -> None:
+        """Look again in so many seconds at a process, or take a step then."""
+        self.deadlines.expect(due, self.now + seconds, self.spawn)
 
     def overdue(self, process: Process) -> None:
         """Act on a process that is late: to become ready, to stop, or to end although it was killed."""
         member = process.member
-        if process._killed:
-            if all(
-                child.state is State.EXITED for child in process.children
-            ):  # else the group inside names the one that does not end
-                logger.warning("%s ignores its kill; it sits at\n%s", process.title, process._where())
+        if process.state is State.BACKOFF:
+            self.due_again(process)
+        elif process._over:  # the report is on its way
+            return
+        elif process._killed:
+            self.remind(process)
             self.expect(process, REMIND)
         elif process.state is State.STOPPING:
             said = signal_name(process._signals.received or self.stop_signal)
             self.kill(process, StopTimeout(f"{process.title} had not stopped {grace_of(member):g} s after {said} and was killed"))
         elif not process._said_ready or member.role is Role.JOB:  # else the report is on its way; a job is ready when it returns
             self.kill(process, ReadyTimeout(f"{process.title} was not ready within {member.ready_within:g} s and was killed"))
+
+    def remind(self, process: Process) -> None:
+        """Tell of a process that ignores its kill: in full once, then in a line."""
+        late = unstopped(process, self.now, in_full=not process._reported)
+        if late is not None:  # else the group inside tells of the one that does not end
+            facts = {"member": late.path, "fact": "unstopped", "seconds": late.seconds}
+            logger.warning("%s", late.summary if process._reported else late, extra=facts)
+            process._reported = True

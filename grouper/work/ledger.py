@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 import trio
 
 from ..errors import CycleError
-from ..events import Event, EventRing
+from ..events import Entry, EventRing
 from ..member import require_seconds
 from .job import SUCCESS, Job, JobEnded, JobEvent, More, Status, When, shown
 from .keys import Keys
@@ -36,9 +36,9 @@ OnError: TypeAlias = Literal["cancel", "drain", "continue"]
 NOBODYS: Final = Context()
 
 
-def told(entry: tuple[type[Event], float, Job[Any]]) -> JobEvent:
+def told(entry: Entry[Job[Any]]) -> JobEvent:
     """Make the event of what the ring keeps."""
-    kind, time, job = entry
+    kind, time, job, _ = entry
     assert issubclass(kind, JobEvent)
     return kind(job.name, time, job)
 

@@ -27,7 +27,7 @@ from grouper import Dynamic, Ordered, Signals
 from grouper.signals import TERMINATE
 
 from ..coordination.etcd_server import binary
-from . import by_hand, coordination, coordination_etcd, ours, work
+from . import by_hand, coordination, coordination_etcd, ours, supervision, work
 from .measuring import ratio, show
 
 
@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, few pairs: whether it works, not how fast")
     quick: bool = parser.parse_args().quick
     sys.stdout.write(f"trio {trio.__version__}, Python {sys.version.split()[0]}\n\n")
-    for part in (start_stop, memory, dynamic, events, importing, *work.PARTS, *coordination.PARTS, on_etcd):
+    for part in (start_stop, memory, dynamic, events, importing, *supervision.PARTS, *work.PARTS, *coordination.PARTS, on_etcd):
         part(quick)
 
 

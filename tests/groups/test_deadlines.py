@@ -209,7 +209,7 @@ async def test_member_that_ignores_its_kill_is_named_again_and_again(caplog: pyt
     async with watched(Ordered([Member("a", stubborn, role=Role.OPTIONAL), ("peer", service)])) as root:
         child(root, "a").kill()
         await child(root, "a").wait()
-    assert [text.partition(";")[0] for text in warnings(caplog)] == ["member 'a' ignores its kill"] * 3
+    assert [text.partition(" and ")[0] for text in warnings(caplog)] == ["member 'a' ignores its kill"] * 3
 
 
 async def test_log_tells_where_it_sits(caplog: pytest.LogCaptureFixture) -> None:
@@ -229,7 +229,7 @@ async def test_group_above_it_is_not_named(caplog: pytest.LogCaptureFixture) -> 
     async with watched(Ordered([("web", Ordered([("api", stubborn)]))])) as root:
         root.kill()
         await trio.sleep(3)
-    assert {text.partition(";")[0] for text in warnings(caplog)} == {"member 'web/api' ignores its kill"}
+    assert {text.partition(" and ")[0] for text in warnings(caplog)} == {"member 'web/api' ignores its kill"}
 
 
 async def test_member_that_ends_when_killed_is_not_named(caplog: pytest.LogCaptureFixture) -> None:

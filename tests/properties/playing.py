@@ -199,14 +199,14 @@ class World:
                 self.note(Fact.KILLED, self.scopes[id(scope)])
             cancel(scope, reason)
 
-        def spy_publish(ring: EventRing[Any], kind: type[Event], time: float, source: Source) -> None:
+        def spy_publish(ring: EventRing[Any], kind: type[Event], time: float, source: Source, detail: Any = None) -> None:
             assert isinstance(source, Process)
             if ring is source._host.ring and source in self.numbers:
                 fact = Fact.STARTED if kind is StartEvent else Fact.ENTERED if kind is EntranceEvent else Fact.EXITED
                 self.note(fact, self.numbers[source], error=source._error if fact is Fact.EXITED else None)
                 if time != trio.current_time():
                     self.wrong.append(f"the event {kind.__name__} of {source.path!r} has the time {time}, at {trio.current_time()}")
-            publish(ring, kind, time, source)
+            publish(ring, kind, time, source, detail)
 
         with (
             mock.patch.object(Process, "__init__", spy_made),

@@ -122,7 +122,7 @@ def stop_first_to_last() -> contextlib.AbstractContextManager[object]:
 @mutation
 def stop_all_at_once() -> contextlib.AbstractContextManager[object]:
     def mutant(walks: Walks) -> None:
-        for process in reversed(walks.running.values()):
+        for process in reversed(list(walks.running.values())):
             walks.stop(process)
 
     return mock.patch.object(Walks, "stop_those_free", mutant)
@@ -274,9 +274,9 @@ def waiters_not_released() -> contextlib.AbstractContextManager[object]:
 def exit_events_twice() -> contextlib.AbstractContextManager[object]:
     record = Engine.record
 
-    def mutant(engine: Engine, process: Process) -> After:
-        after = record(engine, process)
-        engine.ring.publish(ExitEvent, engine.now, process)
+    def mutant(engine: Engine, process: Process, error: BaseException | None, *, quiet: bool = False) -> After:
+        after = record(engine, process, error, quiet=quiet)
+        engine.ring.publish(ExitEvent, engine.now, process, process._ending)
         return after
 
     return mock.patch.object(Engine, "record", mutant)

@@ -1,0 +1,250 @@
+"""What is started again, with whom, and when.
+
+A crash under ONE concerns one process: it waits for its delay and starts again, in its place. Everything else that stops some of
+the members of a group that goes on, be it a strategy or an operation by hand, is a `Recovery`: a part of the graph whose members
+are stopped in stop order, by counters of that part alone, and of which those that are to come again start in start order once all
+are down and the delay is over. Two recoveries that touch each other become one, so a failure on the way starts over with what it
+concerns, a crash of one that is being stopped anyway is part of it, and unrelated parts do not wait for each other.
+
+All of it is steps of the group's loop and deadlines: nothing here waits, so the group hears signals and operations at any time.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection
+from math import inf
+
+import attrs
+
+from ..errors import RestartLimitExceeded
+from ..events import ExitEvent, RestartEvent
+from ..exit import ErrorTrace
+from ..member import Role, grace_of
+from ..process import Process
+from ..restart import Account, Ending, Restart, Strategy, forbids_restart
+from ..state import REMIND, State
+from .lives import answer
+from .verdict import judge
+from .walks import Walks, is_between
+
+__all__ = ["Recoveries", "Recovery", "gave_up"]
+
+
+@attrs.define(eq=False)
+class Recovery:
+    """A part of a group that is being stopped, and what comes again when all of it is down."""
+
+    part: dict[Process, None]
+    again: dict[Process, bool]
+    not_before: float
+    counted: bool = False
+    up: set[Process] = attrs.field(factory=set)
+    is_armed: bool = False
+    is_over: bool = False
+
+
+class Recoveries(Walks):
+    """The part of an engine that starts members again."""
+
+    strategy: Strategy = Strategy.ONE
+    account: Account | None = None
+    held: int = 0
+
+    def finish(self, process: Process, error: BaseException | None, *, quiet: bool = False) -> None:
+        """End a process for good."""
+        raise NotImplementedError
+
+    def ended(self, process: Process) -> None:
+        """Act on the end of a life."""
+        error = judge(process, stopping=self.stopping or process._held)
+        if process.member._lives or process._recovery is not None or process._held:
+            self.life_ended(process, error)
+        else:
+            self.finish(process, error)
+
+    def life_ended(self, process: Process, error: BaseException | None) -> None:
+        """Act on the end of a life of a process that may have more: start another, or end it."""
+        quiet = process._held
+        if not self.stopping and isinstance(error, Exception | None):
+            recovery: Recovery | None = process._recovery
+            if recovery is not None and not forbids_restart(error):
+                if not process._last and recovery.again[process] and self._comes_with_siblings(process):
+                    self._ended_life(process, error)
+                    self.left(process, recovery)
+                    return
+                quiet = True
+            elif recovery is None and not process._last and not quiet and self._restarts(process, error):
+                return
+        if process._asking is not None:
+            answer(process, again=False)
+            if process.member.around is not None:  # it reports again when it has left that
+                if not process._killed:
+                    process._failure = None  # it was judged by that
+                return
+        self.finish(process, process._error, quiet=quiet)
+
+    def _comes_with_siblings(self, process: Process) -> bool:
+        policy = process.member.restart
+        return policy is None or policy.restarts(Ending.SIBLING)
+
+    def _restarts(self, process: Process, error: Exception | None) -> bool:
+        """Restart by the policy, if it says so."""
+        policy = process.member.restart
+        if policy is None or not policy.restarts(policy.ending(error)):
+            return False
+        if not (process._once_ready or policy.start_errors or process.member.role is Role.JOB):
+            return False
+        account = self._account(process, policy)
+        healthy = 0.0 if process.ready_at is None else self.now - process.ready_at
+        if not account.grants(self.now, healthy):
+            process._error = account.exceeded(self._owner_of_limit(process), self.now, error)
+            return False
+        self._ended_life(process, error)
+        limit = account.policy.limit
+        self.ring.publish(RestartEvent, self.now, process, (error, account.delay, account.used + 1, limit))
+        if self.strategy is Strategy.ONE:
+            if account.delay:
+                self.expect(process, account.delay)
+            else:
+                self.due_again(process)
+        else:
+            part = self.processes if self.strategy is Strategy.ALL else self.dependents(process)
+            self.recover(part, again=True, not_before=self.now + account.delay, counted=True)
+        return True
+
+    def _account(self, process: Process, policy: Restart) -> Account:
+        account = self.account if self.strategy is not Strategy.ONE else process._account
+        if account is None:  # the member's, which is the owner of the limit
+            account = process._account = Account(policy)
+        return account
+
+    def _owner_of_limit(self, process: Process) -> str:
+        if self.strategy is Strategy.ONE:
+            return process.title
+        owner = process._host.owner
+        path = "" if owner is None else owner.path
+        return f"{f'the group {path!r}' if path else 'the group'}, whose {process.title} failed again,"
+
+    def _ended_life(self, process: Process, error: BaseException | None) -> None:
+        self.ring.publish(ExitEvent, self.now, process, process._ends(self.now))
+        process.last_error = error or process.last_error
+        self.no_more_satisfied(process)
+        process._renew()
+        process.state = State.BACKOFF
+        process.since = self.now
+
+    def due_again(self, process: Process) -> None:
+        """Start a process whose delay is over."""
+        if process._account is not None:
+            process._account.spend(self.now)
+        self._wait_again(process)
+        if not process._left:
+            self.start(process)
+
+    def _wait_again(self, process: Process) -> None:
+        process._recovery = None
+        process._deadline = inf
+        process.restarts += 1
+        process.state = State.WAITING
+        process.since = self.now
+
+    def dependents(self, process: Process) -> dict[Process, None]:
+        """A process and all that depend on it, transitively."""
+        found = {process: None}
+        todo = [process]
+        while todo:
+            for other in todo.pop()._unlocks:
+                if other not in found:
+                    found[other] = None
+                    todo.append(other)
+        return found
+
+    def recover(self, part: Collection[Process], *, again: bool, not_before: float, counted: bool = False) -> None:
+        """Stop a part of the group, and have it come again, or not, with all that is being stopped and touches it."""
+        self.recount = True
+        whole = dict.fromkeys(part)
+        old: dict[Recovery, None] = {each._recovery: None for each in whole if each._recovery is not None}
+        recovery = Recovery(whole, {}, not_before, counted or any(each.counted for each in old))
+        for each in old:
+            each.is_over = True
+            if again and not counted:  # by hand: at once
+                each.not_before = not_before
+            recovery.not_before = max(recovery.not_before, each.not_before)
+            recovery.again.update(each.again)
+            for process in each.part:
+                whole.setdefault(process, None)
+        asked = dict.fromkeys(part)
+        for process in whole:
+            if process.member.name in self.running:
+                if process in asked:
+                    recovery.again[process] = again
+                process._recovery = recovery
+                if not is_between(process):
+                    recovery.up.add(process)
+                elif process.state is State.WAITING:
+                    process.state = State.BACKOFF
+                    process.since = self.now
+                process._deadline = process._deadline if process in recovery.up else inf
+        self.count(whole, recovery.up)
+        for process in reversed([each for each in whole if each in recovery.up and not each._blockers]):
+            self._tell(process)
+        self.resume(recovery)
+
+    def _tell(self, process: Process) -> None:
+        if process.state is not State.STOPPING and not process._over:
+            self.stop(process)
+
+    def left(self, process: Process, recovery: Recovery) -> None:
+        """Go on with a recovery: one of those that it stops is down."""
+        if process in recovery.up:
+            recovery.up.remove(process)
+            if not process._blockers:
+                for other in list(self.freed(process, recovery.part, recovery.up)):
+                    self._tell(other)
+        self.resume(recovery)
+
+    def resume(self, recovery: Recovery) -> None:
+        """Start again what is to come, if all are down and it is time."""
+        if recovery.is_over or recovery.up or self.stopping:
+            return
+        if self.now < recovery.not_before:
+            if not recovery.is_armed:
+                recovery.is_armed = True
+                self.expect(functools.partial(self._rearm, recovery), recovery.not_before - self.now)
+            return
+        recovery.is_over = True
+        if recovery.counted and self.account is not None:
+            self.account.spend(self.now)
+        those = [process for process, again in recovery.again.items() if again and process.member.name in self.running]
+        for process in those:
+            self._wait_again(process)
+        for process in those:
+            if not process._left and process.state is State.WAITING:
+                self.start(process)
+
+    def _rearm(self, recovery: Recovery) -> None:
+        recovery.is_armed = False
+        self.resume(recovery)
+
+    def give_up_restart(self, process: Process) -> None:
+        """End a process that is between two lives: its last failure was told, so it ends cleanly."""
+        process._deadline = inf
+        process._last = True
+        if process._asking is not None:
+            process._killed = process._killed or self.killing
+            answer(process, again=False)
+            if process.member.around is not None:
+                process.state = State.STOPPING
+                process.since = self.now
+                self.expect(process, REMIND if process._killed else grace_of(process.member))
+                return
+        process._over = True  # who goes on with the stop may come by once more
+        process._error = process._failure
+        self.finish(process, process._error, quiet=process._failure is None)
+
+
+def gave_up(error: BaseException | None) -> bool:
+    """Whether it is, or a group raised, that a limit of restarts was exceeded."""
+    inside: tuple[object, ...] = error.exceptions if isinstance(error, ErrorTrace) else (error,)
+    return any(isinstance(each, RestartLimitExceeded) for each in inside)
