@@ -24,6 +24,7 @@ __all__ = [
     "TerminateTree",
     "UnknownDependency",
     "contains",
+    "listed",
 ]
 
 
@@ -125,6 +126,12 @@ class CascadeNeeded(Exception):  # noqa: N818 (what is missing)
     def __init__(self, message: str, names: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.names: tuple[str, ...] = tuple(names)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Name what there is, for a message about what there is not."""
+    known = list(names)
+    return f"it has {', '.join(map(repr, known[:20]))}{', ...' if len(known) > 20 else ''}" if known else "it has none"
 
 
 def contains(error: BaseException | None, kind: type[BaseException] | tuple[type[BaseException], ...]) -> bool:

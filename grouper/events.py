@@ -10,6 +10,7 @@ nobody sees. What is kept in the ring is a tuple; events, with their paths, are 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from collections.abc import Callable
@@ -136,7 +137,8 @@ class EventRing(Generic[S]):
             try:
                 hear(kind, time, source, detail)
             except Exception:
-                logger.exception("%r cannot hear of %s", hear, getattr(kind, "__name__", kind))
+                with contextlib.suppress(Exception):  # a filter of the log may be what raises
+                    logger.exception("%r cannot hear of %s", hear, getattr(kind, "__name__", kind))
 
     def wake(self) -> None:
         """Let waiting streams look again: there is an event, or there will be none."""

@@ -14,6 +14,7 @@ generator that is being closed is lost. `trio.lowlevel` is used for that protect
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import sys
@@ -27,10 +28,11 @@ from typing import Any, Final
 import attrs
 import trio
 
-from .events import EntranceEvent, Event, EventRing, EventStream, ExitEvent, build
+from .events import EventRing
 from .exit import ErrorTrace, only_cancelled
 from .groups.engine import Engine
 from .member import Role, as_member
+from .narrating import Narrator
 from .process import Process
 from .runner import RunnerLike, entry_point, require_runner, said
 from .signals import KILL, STOP_SIGNALS, TERMINATE, Signals, signal_name, signal_number
@@ -155,20 +157,22 @@ def background(runner: RunnerLike) -> AbstractAsyncContextManager[Process]:
     return Embedded(runner, attached=False)
 
 
-def run(root: RunnerLike, *, forward: Iterable[int] = ()) -> int:
+def run(root: RunnerLike, *, forward: Iterable[int] = (), snapshot_signal: int | None = None) -> int:
     """Run a tree as the whole program and return its exit status: `sys.exit(grouper.run(root))`.
 
     The first SIGINT, SIGTERM or SIGQUIT stops it politely and in order, a second one kills it in order, a third is left to the
-    operating system. Signals named in `forward` go to all members. Others keep what they do. The life of the tree is logged to
-    `logging.getLogger("grouper")`, and the trace of a failed one is printed to stderr.
+    operating system. Signals named in `forward` go to all members; at `snapshot_signal` the tree is printed to stderr as it is.
+    Others keep what they do. The life of the tree is logged to `logging.getLogger("grouper")`, and the trace of a failed one is
+    printed to stderr.
 
     The status: 0 for a clean end, 1 for a failure, 128 + n where a second signal n forced the end. Raises: TypeError for what is no
-    runner, ValueError for what cannot be forwarded, RuntimeError outside the main thread; what is no `Exception`, such as
+    runner, ValueError for what cannot be forwarded or taken, RuntimeError outside the main thread; what is no `Exception`, such as
     SystemExit, if a member raised it.
     """
-    program = Program(Embedded(root, attached=False), _forwardable(forward))
+    program = Program(Embedded(root, attached=False), _forwardable(forward), _for_snapshots(snapshot_signal, forward))
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("grouper.run() takes signals, which only the main thread can: elsewhere use grouper.invoke()")
+    program.embedded.engine.ring.hearers.append(Narrator())
     handlers = {number: signal.getsignal(number) for number in program.stops}
     try:
         trio.run(program.main)
@@ -185,6 +189,12 @@ def run(root: RunnerLike, *, forward: Iterable[int] = ()) -> int:
     if program.forced is not None:
         return 128 + program.forced
     return 0 if program.error is None else 1
+
+
+def _for_snapshots(number: int | None, forward: Iterable[int]) -> int | None:
+    if number is not None and (signal_number(number) in STOP_SIGNALS or number in frozenset(forward)):
+        raise ValueError(f"snapshot_signal={signal_name(number)} has a meaning already: use one of its own, such as SIGUSR1")
+    return None if number is None else next(iter(_forwardable([number])))
 
 
 def _forwardable(forward: Iterable[int]) -> frozenset[int]:
@@ -204,6 +214,7 @@ class Program:
 
     embedded: Embedded
     forward: frozenset[int]
+    snapshot_signal: int | None = None
     forced: int | None = None
     error: BaseException | None = None
     taking: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -214,26 +225,26 @@ class Program:
         return STOP_SIGNALS & frozenset(map(int, signal.valid_signals()))
 
     async def main(self) -> None:
-        """Run the root with its signals taken and its life told, and keep what it raised: a nursery would wrap it."""
+        """Run the root with its signals taken, and keep what it raised: a nursery would wrap it."""
         process = self.embedded.process
-        stream = EventStream(self.embedded.engine.ring, build, lambda: process.ended_at is not None)
-        async with stream, trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:
             try:
                 await nursery.start(self._take_signals)
-                nursery.start_soon(_narrate, stream)
                 async with self.embedded:
                     await process.wait()
             except BaseException as error:
                 self.error = error
             self.taking.cancel("the program has ended")
-            if process.ended_at is None:  # it was interrupted before it began: nothing more will be told
-                nursery.cancel_scope.cancel("the program has not begun")
 
     async def _take_signals(self, *, task_status: trio.TaskStatus[None]) -> None:
         signals = self.embedded.signals
-        with self.taking, trio.open_signal_receiver(*self.stops, *self.forward) as received:
+        asked = [] if self.snapshot_signal is None else [self.snapshot_signal]
+        with self.taking, trio.open_signal_receiver(*self.stops, *self.forward, *asked) as received:
             task_status.started()
             async for number in received:
+                if number == self.snapshot_signal:
+                    self._print_snapshot()
+                    continue
                 if number in STOP_SIGNALS and signals.received is not None:
                     self.forced = number
                     break
@@ -245,21 +256,9 @@ class Program:
             logger.warning("received %s while stopping: what is left is killed", signal_name(self.forced))
             self.embedded.engine.abort()
 
-
-async def _narrate(stream: EventStream[Process, Event]) -> None:
-    async for event in stream:
-        _log(event)
-
-
-def _log(event: Event) -> None:
-    who = f"member {event.path!r}" if event.path else "the root"
-    if not isinstance(event, ExitEvent):
-        logger.info("%s %s", who, "is ready" if isinstance(event, EntranceEvent) else "started")
-    elif event.exit.error is None:
-        logger.info("%s %s", who, "was killed" if event.exit.killed else "exited")
-    else:
-        error = event.exit.error
-        logger.error("%s failed", who, exc_info=None if isinstance(error, ErrorTrace) else error)
+    def _print_snapshot(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # stderr may be closed, and the program is not to end of that
+            print(self.embedded.process.snapshot().render(), file=sys.stderr, flush=True)  # noqa: T201 (it was asked for)
 
 
 @attrs.frozen(eq=False, init=False)

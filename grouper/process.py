@@ -14,29 +14,26 @@ and to know the task, whose frames show where a member sits that ignores its kil
 A process only records what happened (`started()`, the end of a life) and reports it; what it means, and so every change of
 `state`, is decided in the group's loop. So `exit` and `state` agree with the events at any time.
 
-A member that may be started again lives its lives in one task (`groups/lives.py`), which waits in between for what the loop
-decides: a task for each costs four times as much. The process, its path and its place in the order stay the same.
+A member that may be started again lives its lives in one task (`groups/lives.py`): a task for each costs four times as much.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
-import traceback
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import trio
 
-from .errors import ExitedBeforeReady
+from .errors import ExitedBeforeReady, listed
 from .events import Event, EventRing, EventStream, build
 from .exit import Exit
 from .graph import StoppableNode
 from .member import Member, Role
 from .restart import Account
-from .runner import RunnerLike, entry_point
-from .signals import KILL, Signals, signal_number
+from .runner import NOT_CALLED, RunnerLike, entry_point, explained, unprotected
+from .signals import KILL, STOP_SIGNALS, Signals, signal_number
 from .snapshot import Snapshot, taken
 from .state import Change, Ended, State
 
@@ -46,14 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["Process", "State"]
 
 T = TypeVar("T")
-
-_NOT_CALLED: Final[Any] = object()
-
-
-def listed(names: Iterable[str]) -> str:
-    """Name what there is, for a message about what there is not."""
-    known = list(names)
-    return f"it has {', '.join(map(repr, known[:20]))}{', ...' if len(known) > 20 else ''}" if known else "it has none"
 
 
 class Host(Protocol):
@@ -182,9 +171,9 @@ class Process(StoppableNode):
 
     def _ends(self, now: float) -> Ended:
         """Note how this life has ended."""
-        started_at = now if self.started_at is None else self.started_at
-        self._ending = ending = (self._error, self.ready_at is not None, self._killed, started_at, now)
-        return ending
+        begun = now if self.started_at is None else self.started_at
+        self._ending = (self._error, self.ready_at is not None, self._killed, begun, now)
+        return self._ending
 
     @property
     def children(self) -> tuple[Process, ...]:
@@ -198,15 +187,12 @@ class Process(StoppableNode):
         """
         process = self
         for each in name.split("/"):
-            process = process._child(each)
+            children = process.children
+            found = next((child for child in children if child.member.name == each), None)
+            if found is None:
+                raise LookupError(f"{process.title} has no member {each!r}: {listed(child.member.name for child in children)}")
+            process = found
         return process
-
-    def _child(self, name: str) -> Process:
-        children = () if self._inner is None else self._inner.children
-        for child in children:
-            if child.member.name == name:
-                return child
-        raise LookupError(f"{self.title} has no member {name!r}: {listed(each.member.name for each in children)}")
 
     async def start(self, name: str, *, cascade: bool = False) -> Process:
         """Start a member of this group that has ended, and return its process once it is ready; its account begins anew.
@@ -256,7 +242,11 @@ class Process(StoppableNode):
         if number == KILL:
             self.kill("SIGKILL")
         elif not self._over:
+            if self._host.ring.hearers:
+                self._host.ring.tell("signal", trio.current_time(), self, number)
             self._signals.send(number)
+            if number in STOP_SIGNALS and self.state is State.BACKOFF:
+                self._host.post(self)
 
     @trio.lowlevel.enable_ki_protection
     def kill(self, reason: str | None = None) -> None:
@@ -334,10 +324,10 @@ class Process(StoppableNode):
             self._changed = Change()
         return self._changed
 
-    def _tell_waiters(self) -> None:
+    def _tell_waiters(self, exit: Exit | None = None) -> None:
         """Tell that it is ready, or has ended: now, for by the time a waiter runs it may have been started again."""
         if self._changed is not None:
-            self._changed = self._changed.told(self)
+            self._changed = self._changed.told(exit or self.exit, self.value, comes_again=exit is not None)
 
     def _renew(self) -> None:
         """Be as before the first start, but for what tells of the past."""
@@ -371,7 +361,7 @@ class Process(StoppableNode):
     async def _live(self) -> None:
         """Run the runner in this task, and report its end. Raises nothing: what the runner raised becomes the exit."""
         self._task = trio.lowlevel.current_task()
-        awaitable: Awaitable[object] = _NOT_CALLED
+        awaitable: Awaitable[object] = NOT_CALLED
         try:
             if not self._killed:
                 with self._scope:
@@ -380,7 +370,7 @@ class Process(StoppableNode):
                         awaitable = entry_point(self.member._runs)(self._signals, task_status=self)
                         await unprotected(awaitable)
                     except Exception as error:
-                        self._error = self._explained(error, awaitable)
+                        self._error = explained(error, awaitable, self.title)
         except BaseException as error:
             self._error = error
             if isinstance(awaitable, CoroutineType):
@@ -391,7 +381,7 @@ class Process(StoppableNode):
 
     async def _lived(self, runner: RunnerLike) -> Exception | None:
         """One life of many, in a scope of its own; how it ended."""
-        awaitable: Awaitable[object] = _NOT_CALLED
+        awaitable: Awaitable[object] = NOT_CALLED
         try:
             # Not shielded from what is around it: that may have to end it, as a lost lock does.
             with trio.CancelScope(shield=self.member.around is None) as self._scope:
@@ -401,31 +391,9 @@ class Process(StoppableNode):
                     awaitable = entry_point(runner)(self._signals, task_status=self)
                     await unprotected(awaitable)
                 except Exception as error:
-                    return self._explained(error, awaitable)
+                    return explained(error, awaitable, self.title)
         except BaseException:
             if isinstance(awaitable, CoroutineType):
                 awaitable.close()
             raise
         return None
-
-    def _explained(self, error: Exception, awaitable: object) -> Exception:
-        if not isinstance(error, TypeError) or awaitable is _NOT_CALLED or inspect.isawaitable(awaitable):
-            return error
-        return TypeError(f"{self.title}: its runner returned {awaitable!r}, which is not awaitable: make it `async def`")
-
-    def _where(self) -> str:
-        """The stack of the process's task and of the tasks in its nurseries, to tell where it sits."""
-        lines: list[str] = []
-        todo = [self._task] if self._task is not None else []
-        while todo:
-            task = todo.pop()
-            lines.append(f"task {task.name}:\n")
-            lines.extend(traceback.StackSummary.extract(task.iter_await_frames(), capture_locals=False).format())
-            todo.extend(child for nursery in task.child_nurseries for child in nursery.child_tasks)
-        return "".join(lines).rstrip()
-
-
-@trio.lowlevel.disable_ki_protection
-async def unprotected(awaitable: Awaitable[T]) -> T:
-    """Await what is user code, where a KeyboardInterrupt may be raised."""
-    return await awaitable

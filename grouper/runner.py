@@ -3,13 +3,15 @@
 A runner is anything with `async def run(self, signals, /, *, task_status)`, or a plain async function of that shape. It sets up in
 finite time, calls `task_status.started()` once, works, and ends in finite time after a stop signal. It returns when it has stopped
 cleanly and raises otherwise.
+
+`trio.lowlevel` is used to let a KeyboardInterrupt strike in what is user code, beneath the engine, which is protected from it.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast, runtime_checkable
 from weakref import WeakSet
 
 import attrs
@@ -35,6 +37,8 @@ class RunFunction(Protocol):
     def __call__(self, signals: Signals, /, *, task_status: trio.TaskStatus[Any]) -> Awaitable[object]: ...
 
 
+T = TypeVar("T")
+
 RunnerLike: TypeAlias = Runner | RunFunction
 
 _checked: Final[tuple[WeakSet[Any], WeakSet[Any]]] = (WeakSet(), WeakSet())
@@ -44,6 +48,23 @@ MOST_WRAPPERS: Final = 10_000
 """How deep a tower of wrappers is looked into: one could stand on itself."""
 
 FIX: Final = "a runner has `async def run(self, signals, /, *, task_status)`, or is an async function `(signals, *, task_status)`"
+
+
+NOT_CALLED: Final[Any] = object()
+"""What a runner has returned that could not even be called."""
+
+
+@trio.lowlevel.disable_ki_protection
+async def unprotected(awaitable: Awaitable[T]) -> T:
+    """Await what is user code, where a KeyboardInterrupt may be raised."""
+    return await awaitable
+
+
+def explained(error: Exception, awaitable: object, who: str) -> Exception:
+    """The error of a runner, or what is wrong with it if it returned something that cannot be awaited."""
+    if not isinstance(error, TypeError) or awaitable is NOT_CALLED or inspect.isawaitable(awaitable):
+        return error
+    return TypeError(f"{who}: its runner returned {awaitable!r}, which is not awaitable: make it `async def`")
 
 
 def entry_point(runner: RunnerLike) -> RunFunction:

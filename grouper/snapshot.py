@@ -21,7 +21,7 @@ import trio
 
 from .member import Member, Role
 from .runner import MOST_WRAPPERS
-from .state import REMIND, State
+from .state import REMIND, State, where
 
 if TYPE_CHECKING:
     from rich.style import Style
@@ -53,12 +53,12 @@ class Source(Protocol):
     _killed: bool
     _over: bool
     _recovery: Any
+    _task: Any
 
     @property
     def path(self) -> str: ...
     @property
     def _inner(self) -> Inner | None: ...
-    def _where(self) -> str: ...
 
 
 @attrs.frozen
@@ -226,7 +226,7 @@ def taken(process: Source) -> Snapshot:
                 restart_at(each) if each.state is State.BACKOFF else None,
                 now,
                 tuple(made[total - end : total - start][::-1]) if end > start else (),
-                each._where() if each._killed and hangs(each, now) else None,
+                where(each._task) if each._killed and hangs(each, now) else None,
             )
         )
     return made[-1]
@@ -244,7 +244,7 @@ def unstopped(process: Source, now: float, *, in_full: bool = True) -> Unstopped
     """The report of a process that ignores its kill, if it does; without its stack where that is not to be told."""
     if process.since is None or not hangs(process, now):
         return None
-    return Unstopped(process.path, now - process.since, process._where() if in_full else "")
+    return Unstopped(process.path, now - process.since, where(process._task) if in_full else "")
 
 
 def restart_at(process: Source) -> float | None:

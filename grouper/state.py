@@ -1,8 +1,12 @@
-"""Where a process can be in its life, and how those who wait learn of it."""
+"""Where a process can be in its life, and how those who wait learn of it.
+
+`trio.lowlevel` is named as the type of a task, whose stack tells where it sits.
+"""
 
 from __future__ import annotations
 
 import enum
+import traceback
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
@@ -12,7 +16,7 @@ from .errors import ExitedBeforeReady
 from .exit import Exit
 
 if TYPE_CHECKING:
-    from .process import Process
+    from trio.lowlevel import Task
 
 __all__ = ["REMIND", "TRANSITIONS", "Change", "Ended", "State"]
 
@@ -64,13 +68,13 @@ class Change:
 
     event: trio.Event = attrs.field(factory=trio.Event)
     exit: Exit | None = None
-    is_ready: bool = False
+    comes_again: bool = False
     value: Any = None
     next: Change | None = None
 
-    def told(self, process: Process) -> Change:
+    def told(self, exit: Exit | None, value: Any, *, comes_again: bool) -> Change:
         """Let those who wait go on, and return the change that comes next."""
-        self.exit, self.is_ready, self.value = process.exit, process.ready_at is not None, process.value
+        self.exit, self.value, self.comes_again = exit, value, comes_again
         self.next = Change()
         self.event.set()
         return self.next
@@ -93,7 +97,21 @@ class Change:
     async def ready(self, title: str) -> Any:
         """Wait until the process is ready, and return its value. Raises: ExitedBeforeReady."""
         change = await self.settled()
-        if not change.is_ready or change.exit is not None:
-            error = None if change.exit is None else change.exit.error
-            raise ExitedBeforeReady(f"{title} ended before it was ready") from error
+        while change.comes_again:
+            assert change.next is not None
+            change = await change.next.settled()
+        if change.exit is not None:
+            raise ExitedBeforeReady(f"{title} ended before it was ready") from change.exit.error
         return change.value
+
+
+def where(task: Task | None) -> str:
+    """The stack of a task and of the tasks in its nurseries, to tell where it sits."""
+    lines: list[str] = []
+    todo = [task] if task is not None else []
+    while todo:
+        task = todo.pop()
+        lines.append(f"task {task.name}:\n")
+        lines.extend(traceback.StackSummary.extract(task.iter_await_frames(), capture_locals=False).format())
+        todo.extend(child for nursery in task.child_nurseries for child in nursery.child_tasks)
+    return "".join(lines).rstrip()

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import pytest
 import trio
+import trio.lowlevel
 from trio.testing import wait_all_tasks_blocked
 
 import grouper
@@ -519,7 +520,9 @@ def test_second_stop_signal_kills_and_is_the_status(caplog: pytest.LogCaptureFix
 
     assert grouper.run(Ordered([("a", Stubborn())])) == 128 + INT
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
-        "received SIGINT while stopping: what is left is killed"
+        "received SIGINT while stopping: what is left is killed",
+        "the root is killed",
+        "member 'a' is killed with its group",
     ]
     assert "member 'a' was killed" in caplog.text
 
@@ -566,7 +569,7 @@ def test_failure_while_forced_does_not_change_the_status() -> None:
 
 @real_time
 def test_life_of_the_tree_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """Start, ready and end of each member and of the root, and the signals that came, in order."""
+    """Start, ready, signal and end of each member and of the root, and the signals that came, in order."""
     caplog.set_level(logging.INFO, "grouper")
     grouper.run(Ordered([("web", Ordered([("api", SendsItself(TERM))]))]))
     assert [(record.name, record.levelname, record.getMessage()) for record in caplog.records] == [
@@ -579,6 +582,9 @@ def test_life_of_the_tree_is_logged(caplog: pytest.LogCaptureFixture) -> None:
             "member 'web' is ready",
             "the root is ready",
             "received SIGTERM",
+            "the root is told SIGTERM",
+            "member 'web' is told SIGTERM",
+            "member 'web/api' is told SIGTERM and has 10 s to stop",
             "member 'web/api' exited",
             "member 'web' exited",
             "the root exited",
@@ -590,8 +596,16 @@ def test_life_of_the_tree_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 def test_failures_are_logged_with_their_tracebacks(caplog: pytest.LogCaptureFixture) -> None:
     """Once, where they happened: the groups above are told of without."""
     grouper.run(Ordered([("web", Ordered([("api", fails)]))]))
-    errors = [(record.getMessage(), record.exc_info is not None) for record in caplog.records if record.levelno == logging.ERROR]
-    assert errors == [("member 'web/api' failed", True), ("member 'web' failed", False), ("the root failed", False)]
+    errors = [
+        (record.getMessage().partition(" after")[0], record.exc_info is not None)
+        for record in caplog.records
+        if record.levelno == logging.ERROR
+    ]
+    assert errors == [
+        ("member 'web/api' (fails) failed", True),
+        ("member 'web' (Ordered) failed", False),
+        ("the root (Ordered) failed", False),
+    ]
 
 
 @real_time
@@ -775,7 +789,7 @@ def test_member_that_ignores_its_kill_is_named_with_its_stack() -> None:
         running.send(TERM)
         running.until("INFO received SIGTERM")
         running.send(TERM)
-        running.until("WARNING member 'web/api' ignores its kill; it sits at")
+        running.until("WARNING member 'web/api' ignores its kill and still runs 2.0 s after it; it sits at")
         assert running.status() == 143
         assert "task api:" in running.lines
         assert any(line.endswith("in stubborn") for line in running.lines)
@@ -802,3 +816,26 @@ def test_program_goes_on_after_run() -> None:
         running.send(INT)
         running.until("interrupted")
         assert running.status() == 0
+
+
+@pytest.mark.parametrize("taken", [signal.SIGTERM, signal.SIGHUP])
+def test_snapshot_signal_has_no_other_meaning(taken: int) -> None:
+    """A stop signal, and one that is forwarded, are refused."""
+    with pytest.raises(ValueError, match="has a meaning already"):
+        grouper.run(Ordered([]), forward=[signal.SIGHUP], snapshot_signal=taken)
+
+
+@pytest.mark.real_time
+def test_tree_is_printed_at_the_snapshot_signal(capsys: pytest.CaptureFixture[str]) -> None:
+    """It goes on after that."""
+
+    async def asks(signals: Signals, /, *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        while "asks" not in "".join(told):
+            await trio.lowlevel.checkpoint()
+            told.append(capsys.readouterr().err)
+
+    told: list[str] = []
+    assert grouper.run(Ordered([("asks", asks)]), snapshot_signal=signal.SIGUSR1) == 0
+    assert "ready" in "".join(told)

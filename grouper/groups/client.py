@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import attrs
 import trio
@@ -24,9 +24,6 @@ from ..member import Member, as_member, require_seconds
 from ..process import Process
 from ..runner import RunnerLike
 from ..signals import TERMINATE
-
-if TYPE_CHECKING:
-    from .dynamic import DynamicRun
 
 __all__ = ["Client", "MemberEntrance", "MemberExit", "capacity_of"]
 
@@ -56,6 +53,20 @@ class MemberExit(ExitEvent):
     process: Process
 
 
+class Run(Protocol):
+    """What a client needs of a run of its group."""
+
+    running: dict[str, Process]
+    starting: int
+    over: trio.Event
+
+    def has_room(self) -> bool: ...
+    def admit(self, member: Member) -> Process: ...
+    def remove(self, process: Process) -> None: ...
+    def close(self) -> None: ...
+    def tell_to_stop(self, number: int) -> None: ...
+
+
 @attrs.define(eq=False)
 class Turn:
     """An inserter that waits for room."""
@@ -75,7 +86,7 @@ class Client:
     def __init__(self, capacity: int | None, event_buffer: int) -> None:
         self._capacity = capacity
         self._event_buffer = event_buffer
-        self._run: DynamicRun | None = None
+        self._run: Run | None = None
         self._kept: Sequence[Member] = ()
         self._ran = self._close_next = False
         self._turns: deque[Turn] = deque()

@@ -143,10 +143,17 @@ class DynamicRun(Engine):
 
     def remove(self, process: Process) -> None:
         """Stop one member."""
-        if process.state is not State.STOPPING and not process._over:
+        process._last = True  # whatever its policy says, and also if its life has just ended
+        if process not in self._removed:
             self._removed.add(process)
-            self.look_at_clock()
-            self.stop(process)
+            if process.state is not State.STOPPING and not process._over:
+                self.look_at_clock()
+                self.stop(process)
+
+    def _ended_life(self, process: Process, error: BaseException | None) -> None:
+        """Expect it to enter anew."""
+        self.starting += process.ready_at is not None
+        super()._ended_life(process, error)
 
     def members(self) -> Sequence[Process]:
         """Those that run."""

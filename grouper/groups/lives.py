@@ -15,9 +15,9 @@ import attrs
 import trio
 
 from ..member import Held
-from ..process import Process, unprotected
+from ..process import Process
 from ..restart import lives
-from ..runner import RunnerLike
+from ..runner import RunnerLike, unprotected
 from ..signals import Signals
 
 __all__ = ["answer", "live_again"]
@@ -77,10 +77,11 @@ class Lives:
         process = self.process
         process._error = error
         process._over = True
-        process._asking = trio.lowlevel.current_task()
+        process._asking = task = trio.lowlevel.current_task()
         process._host.post(process)
         await trio.lowlevel.wait_task_rescheduled(self._abort)
-        return None if process._last else runner
+        # By now it may have been started again by hand, in another task.
+        return None if process._last or process._task is not task else runner
 
     def _abort(self, _: object) -> trio.lowlevel.Abort:
         """Only what is around the lives can end them so, and the task reports that itself; a cancellation from outside waits."""

@@ -13,9 +13,9 @@ from typing import Final
 import attrs
 import trio
 
-from ..errors import CascadeNeeded, GroupClosed, MemberKilled
+from ..errors import CascadeNeeded, GroupClosed, MemberKilled, listed
 from ..graph import Edges
-from ..process import Process, listed
+from ..process import Process
 from ..state import Change, State
 from .inbox import Item
 from .recovery import Recoveries
@@ -124,12 +124,9 @@ class Operations(Recoveries):
 
     def start_by_hand(self, process: Process, *, cascade: bool) -> None:
         """Start what has ended, and with `cascade` first what it is after; at once what waits for its restart."""
-        if process.member.name in self.running and not is_between(process):
-            if process._held:  # it is on its way down
-                process._held = False
-                self.recover([process], again=True, not_before=self.now)
+        if process.member.name in self.running and not is_between(process) and not process._held:
             return
-        down = [each for each in self._after(process) if each.ended_at is not None and not each._satisfied]
+        down = [each for each in self._after(process) if self._is_down(each)]
         if down and not cascade:
             names = [each.member.name for each in down]
             raise CascadeNeeded(
@@ -140,9 +137,9 @@ class Operations(Recoveries):
             self._rearm_account(each)
             if each.ended_at is not None:
                 self._revive(each)
-        between = [each for each in those if each.state is State.BACKOFF]
-        if between:
-            self.recover(between, again=True, not_before=self.now)
+        to_come = [each for each in those if each.state is State.BACKOFF or each.state is State.STOPPING]  # these on their way down
+        if to_come:
+            self.recover(to_come, again=True, not_before=self.now)
         for each in those:
             if each.state is State.WAITING and not each._left:
                 self.start(each)
@@ -153,6 +150,9 @@ class Operations(Recoveries):
         for each in those:
             if each.ended_at is None and (each is process or each.member.name in self.running):
                 each._held = True
+        for each in those:
+            if each._held and each._asking is not None and each.member.around is not None:
+                self.give_up_restart(each)  # now, for those that it is after wait until that is left
         self.recover(those, again=False, not_before=self.now)
         for each in reversed(those):
             if each._held and each.ended_at is None and is_between(each):
@@ -166,8 +166,6 @@ class Operations(Recoveries):
             return
         for each in those:
             self._rearm_account(each)
-            if each.member.name in self.running:
-                each._held = False
         self.recover(those, again=True, not_before=self.now)
 
     def _stop_waiting(self, process: Process) -> None:
@@ -175,6 +173,7 @@ class Operations(Recoveries):
             self.give_up_restart(process)
             return
         process.state = State.STOPPED  # it was never started
+        process._over = True
         process.ended_at = process.since = self.now
         process._ends(self.now)
         self.held += 1
@@ -203,6 +202,13 @@ class Operations(Recoveries):
                     found[before] = None
                     todo.append(before)
         return sorted(found, key=places.__getitem__, reverse=True)
+
+    def _is_down(self, process: Process) -> bool:
+        """Whether those after a process cannot start before somebody starts it: it has ended, or is being stopped by hand."""
+        if process.ended_at is not None:
+            return not process._satisfied
+        recovery = process._recovery
+        return process._held and (recovery is None or not recovery.again.get(process, False))
 
     def _rearm_account(self, process: Process) -> None:
         account = self.account or process._account

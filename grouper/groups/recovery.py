@@ -39,7 +39,7 @@ class Recovery:
     again: dict[Process, bool]
     not_before: float
     counted: bool = False
-    up: set[Process] = attrs.field(factory=set)
+    up: set[Process] = attrs.field(factory=set[Process])
     is_armed: bool = False
     is_over: bool = False
 
@@ -57,6 +57,9 @@ class Recoveries(Walks):
 
     def ended(self, process: Process) -> None:
         """Act on the end of a life."""
+        if process.state is State.BACKOFF and not process._over:
+            self.give_up_restart(process, own=True)  # it was sent a stop signal
+            return
         error = judge(process, stopping=self.stopping or process._held)
         if process.member._lives or process._recovery is not None or process._held:
             self.life_ended(process, error)
@@ -69,7 +72,7 @@ class Recoveries(Walks):
         if not self.stopping and isinstance(error, Exception | None):
             recovery: Recovery | None = process._recovery
             if recovery is not None and not forbids_restart(error):
-                if not process._last and recovery.again[process] and self._comes_with_siblings(process):
+                if not process._last and recovery.again[process]:
                     self._ended_life(process, error)
                     self.left(process, recovery)
                     return
@@ -91,7 +94,7 @@ class Recoveries(Walks):
     def _restarts(self, process: Process, error: Exception | None) -> bool:
         """Restart by the policy, if it says so."""
         policy = process.member.restart
-        if policy is None or not policy.restarts(policy.ending(error)):
+        if policy is None or process._signals.received is not None or not policy.restarts(policy.ending(error)):
             return False
         if not (process._once_ready or policy.start_errors or process.member.role is Role.JOB):
             return False
@@ -129,13 +132,19 @@ class Recoveries(Walks):
     def _ended_life(self, process: Process, error: BaseException | None) -> None:
         self.ring.publish(ExitEvent, self.now, process, process._ends(self.now))
         process.last_error = error or process.last_error
+        if process._held:  # who stopped it by hand waits for that; it was started or restarted by hand since
+            process._held = False
+            process._tell_waiters(process._exit_as(process._ending))
         self.no_more_satisfied(process)
+        self.backed_off = True
         process._renew()
         process.state = State.BACKOFF
         process.since = self.now
 
     def due_again(self, process: Process) -> None:
         """Start a process whose delay is over."""
+        if self.stopping:
+            return
         if process._account is not None:
             process._account.spend(self.now)
         self._wait_again(process)
@@ -148,6 +157,11 @@ class Recoveries(Walks):
         process.restarts += 1
         process.state = State.WAITING
         process.since = self.now
+
+    def satisfied(self, process: Process) -> None:
+        """Start those that waited for `process` alone; what is on its way down satisfies nobody."""
+        if process._recovery is None:
+            super().satisfied(process)
 
     def dependents(self, process: Process) -> dict[Process, None]:
         """A process and all that depend on it, transitively."""
@@ -168,8 +182,9 @@ class Recoveries(Walks):
         recovery = Recovery(whole, {}, not_before, counted or any(each.counted for each in old))
         for each in old:
             each.is_over = True
-            if again and not counted:  # by hand: at once
+            if again and not counted:  # by hand: at once, and the account begins anew
                 each.not_before = not_before
+                recovery.counted = False
             recovery.not_before = max(recovery.not_before, each.not_before)
             recovery.again.update(each.again)
             for process in each.part:
@@ -177,19 +192,26 @@ class Recoveries(Walks):
         asked = dict.fromkeys(part)
         for process in whole:
             if process.member.name in self.running:
-                if process in asked:
-                    recovery.again[process] = again
+                if process in asked:  # by a strategy, what is TEMPORARY does not come back, unless it is on its way back by hand
+                    comes = not counted or self._comes_with_siblings(process) or recovery.again.get(process, False)
+                    recovery.again[process] = again and comes
                 process._recovery = recovery
                 if not is_between(process):
                     recovery.up.add(process)
+                    self.no_more_satisfied(process)
                 elif process.state is State.WAITING:
-                    process.state = State.BACKOFF
-                    process.since = self.now
+                    self._back_off(process)
                 process._deadline = process._deadline if process in recovery.up else inf
         self.count(whole, recovery.up)
         for process in reversed([each for each in whole if each in recovery.up and not each._blockers]):
             self._tell(process)
         self.resume(recovery)
+
+    def _back_off(self, process: Process) -> None:
+        """Have one that was about to be started wait again: that was no restart."""
+        process.restarts -= 1
+        process.state = State.BACKOFF
+        process.since = self.now
 
     def _tell(self, process: Process) -> None:
         if process.state is not State.STOPPING and not process._over:
@@ -227,8 +249,10 @@ class Recoveries(Walks):
         recovery.is_armed = False
         self.resume(recovery)
 
-    def give_up_restart(self, process: Process) -> None:
+    def give_up_restart(self, process: Process, *, own: bool = False) -> None:
         """End a process that is between two lives: its last failure was told, so it ends cleanly."""
+        if process.state is State.WAITING:
+            self._back_off(process)
         process._deadline = inf
         process._last = True
         if process._asking is not None:
@@ -241,7 +265,7 @@ class Recoveries(Walks):
                 return
         process._over = True  # who goes on with the stop may come by once more
         process._error = process._failure
-        self.finish(process, process._error, quiet=process._failure is None)
+        self.finish(process, process._error, quiet=process._failure is None and not own)
 
 
 def gave_up(error: BaseException | None) -> bool:

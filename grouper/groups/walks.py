@@ -50,6 +50,7 @@ class Walks:
         self.running: dict[str, Process] = {}
         self.unsatisfied: int = 0
         self.recount: bool = False
+        self.backed_off: bool = False
         self.stopping: bool = False
         self.draining: bool = False
         self.killing: bool = False
@@ -142,6 +143,8 @@ class Walks:
                     process.state = State.DRAINING
                     process.since = self.now
                     process._deadline = inf
+                if self.ring.hearers:
+                    self.ring.tell("signal", self.now, process, number)
                 process._signals.send(number)
         self.expect(self.end_drain, self.drain_within)
 
@@ -167,6 +170,9 @@ class Walks:
             else:
                 self.forget_waiting()
             self.stopping = True
+            for process in self.running.values() if self.backed_off else ():
+                if process.state is State.BACKOFF:  # it does not come again, also where it is not its turn to end
+                    process._deadline = inf
             self.closing()
 
     def count_all(self) -> None:
@@ -236,7 +242,7 @@ class Walks:
                 self.ring.tell("signal", self.now, process, self.stop_signal)
             process._signals.send(self.stop_signal)
 
-    def give_up_restart(self, process: Process) -> None:
+    def give_up_restart(self, process: Process, *, own: bool = False) -> None:
         """End a process that is between two lives."""
         raise NotImplementedError
 
@@ -268,7 +274,8 @@ class Walks:
         if process.state is State.BACKOFF:
             self.due_again(process)
         elif process._over:  # the report is on its way
-            return
+            if member.around is not None:  # which it may still have to leave
+                self.expect(process, REMIND)
         elif process._killed:
             self.remind(process)
             self.expect(process, REMIND)

@@ -32,7 +32,7 @@ import trio
 
 from ..errors import NotReady
 from ..exit import only_cancelled
-from ..process import unprotected
+from ..runner import unprotected
 from .job import SUCCESS, Job, JobStarted, JobTimeout, More, Status, shown
 from .ledger import OnError, logger, note
 from .run import Run

@@ -37,7 +37,8 @@ def numbered(**last: int) -> tuple[str, ...]:
 IFRIT: Final = Page("conformance.md", (*map(str, range(1, 81)), *numbered(B=29, C=5)))
 WORK: Final = Page("conformance-work.md", numbered(S=23, C=11, D=28, L=8, R=9, G=6), "work ")
 WAITGROUP: Final = Page("conformance-waitgroup.md", numbered(K=26, M=12), "waitgroup ")
-PAGES: Final = (IFRIT, WORK, WAITGROUP)
+SUPERVISION: Final = Page("conformance-supervision.md", numbered(V=49, W=18))
+PAGES: Final = (IFRIT, WORK, WAITGROUP, SUPERVISION)
 
 
 @attrs.frozen

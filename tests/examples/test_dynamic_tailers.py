@@ -58,7 +58,13 @@ async def test_a_file_that_disappears_is_followed_no_longer(tmp_path: Path) -> N
         append(tmp_path / "b.log", "two\n")
         await program.line("^b.log: two$")
         assert program.told("member 'tailers/b.log' (.*)") == ["started", "is ready"]
-        assert program.told("member 'tailers/a.log' (.*)") == ["started", "is ready", "exited", "started", "is ready"]
+        assert program.told("member 'tailers/a.log' (started|is ready|exited)") == [
+            "started",
+            "is ready",
+            "exited",
+            "started",
+            "is ready",
+        ]
 
 
 async def test_a_rotated_file_loses_no_line(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ by each test that sees it. `watched_transitions()` is the same as a context mana
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, TypeAlias
 
 import pytest
@@ -22,7 +22,7 @@ Transition: TypeAlias = tuple[State | None, State]
 
 
 @contextlib.contextmanager
-def watched_transitions() -> Iterator[set[Transition]]:
+def watched_transitions() -> Generator[set[Transition]]:
     """Look at all processes while the block runs; the set has all transitions so far. Raises: AssertionError at the end."""
     slot: Any = vars(Process)["state"]
     seen: set[Transition] = set()
@@ -52,7 +52,7 @@ def watched_transitions() -> Iterator[set[Transition]]:
 
 
 @pytest.fixture(autouse=True)
-def known_transitions() -> Iterator[set[Transition]]:
+def known_transitions() -> Generator[set[Transition]]:
     """Let the test fail if a process changes from one state to another as the table does not allow."""
     with watched_transitions() as seen:
         yield seen
