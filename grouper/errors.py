@@ -136,7 +136,9 @@ def listed(names: Iterable[str]) -> str:
 
 def contains(error: BaseException | None, kind: type[BaseException] | tuple[type[BaseException], ...]) -> bool:
     """Whether an error is of the kind, or has one in its groups or among its causes."""
-    todo = [error]
+    if error is None or (error.__cause__ is None and not isinstance(error, BaseExceptionGroup)):  # the many
+        return isinstance(error, kind)
+    todo: list[BaseException | None] = [error]
     seen: set[int] = set()
     while todo:
         each = todo.pop()

@@ -137,9 +137,8 @@ class Operations(Recoveries):
             self._rearm_account(each)
             if each.ended_at is not None:
                 self._revive(each)
-        to_come = [each for each in those if each.state is State.BACKOFF or each.state is State.STOPPING]  # these on their way down
-        if to_come:
-            self.recover(to_come, again=True, not_before=self.now)
+        if any(each.state is State.BACKOFF or each.state is State.STOPPING for each in those):  # these on their way down
+            self.recover([each for each in those if each.member.name in self.running], again=True, not_before=self.now)
         for each in those:
             if each.state is State.WAITING and not each._left:
                 self.start(each)

@@ -72,7 +72,7 @@ class Recoveries(Walks):
         if not self.stopping and isinstance(error, Exception | None):
             recovery: Recovery | None = process._recovery
             if recovery is not None and not forbids_restart(error):
-                if not process._last and recovery.again[process]:
+                if recovery.again[process] and (process._held or not process._last):
                     self._ended_life(process, error)
                     self.left(process, recovery)
                     return
@@ -191,10 +191,10 @@ class Recoveries(Walks):
                 whole.setdefault(process, None)
         asked = dict.fromkeys(part)
         for process in whole:
-            if process.member.name in self.running:
-                if process in asked:  # by a strategy, what is TEMPORARY does not come back, unless it is on its way back by hand
-                    comes = not counted or self._comes_with_siblings(process) or recovery.again.get(process, False)
-                    recovery.again[process] = again and comes
+            if process.member.name in self.running and (process in asked or process._recovery is not None):
+                if process in asked:  # with a sibling does not come what is TEMPORARY or stopped by hand, unless also started by hand
+                    comes = not counted or (self._comes_with_siblings(process) and not process._held)
+                    recovery.again[process] = again and (comes or recovery.again.get(process, False))
                 process._recovery = recovery
                 if not is_between(process):
                     recovery.up.add(process)
