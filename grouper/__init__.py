@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .main import background as background
     from .main import invoke as invoke
     from .main import run as run
+    from .main import tree_of as tree_of
     from .member import Member as Member
     from .member import Role as Role
     from .process import Process as Process
@@ -126,6 +127,7 @@ __all__ = [
     "invoke",
     "restart_on",
     "run",
+    "tree_of",
 ]
 
 _PLACES: Final = {
@@ -151,7 +153,7 @@ _PLACES: Final = {
     "groups.client": ("Client", "MemberEntrance", "MemberExit"),
     "groups.dynamic": ("Dynamic",),
     "groups.static": ("Graph", "Ordered", "Parallel", "QueueOrdered"),
-    "main": ("Sigmon", "background", "invoke", "run"),
+    "main": ("Sigmon", "background", "invoke", "run", "tree_of"),
     "member": ("Member", "Role"),
     "process": ("Process",),
     "snapshot": ("Snapshot", "Unstopped"),

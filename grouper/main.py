@@ -37,7 +37,7 @@ from .process import Process
 from .runner import RunnerLike, entry_point, require_runner, said
 from .signals import KILL, STOP_SIGNALS, TERMINATE, Signals, signal_name, signal_number
 
-__all__ = ["Sigmon", "background", "invoke", "run"]
+__all__ = ["Sigmon", "background", "invoke", "run", "tree_of"]
 
 logger: logging.Logger = logging.getLogger("grouper")
 
@@ -155,6 +155,20 @@ def invoke(runner: RunnerLike) -> AbstractAsyncContextManager[Process]:
 def background(runner: RunnerLike) -> AbstractAsyncContextManager[Process]:
     """Run a runner beside a block, as `invoke`, but do not wait until it is ready, and do not cancel the block if it fails."""
     return Embedded(runner, attached=False)
+
+
+def tree_of(signals: Signals) -> Process:
+    """The root of the tree that a runner is part of, by the signals that the runner was given.
+
+    So a member can look into its own tree, and operate on it: `tree_of(signals).snapshot()`. Raises: LookupError for signals that
+    no group has made.
+    """
+    process: Process | None = signals._owner
+    if process is None:
+        raise LookupError("these Signals belong to no tree: a runner finds its tree by the signals that it was given")
+    while process._host.owner is not None:
+        process = process._host.owner
+    return process
 
 
 def run(root: RunnerLike, *, forward: Iterable[int] = (), snapshot_signal: int | None = None) -> int:

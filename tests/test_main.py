@@ -839,3 +839,22 @@ def test_tree_is_printed_at_the_snapshot_signal(capsys: pytest.CaptureFixture[st
     told: list[str] = []
     assert grouper.run(Ordered([("asks", asks)]), snapshot_signal=signal.SIGUSR1) == 0
     assert "ready" in "".join(told)
+
+
+async def test_member_finds_its_tree() -> None:
+    """Through wrappers too; the root is what was run."""
+    found: list[Process] = []
+
+    async def looks(signals: Signals, /, *, task_status: trio.TaskStatus[None]) -> None:
+        found.append(grouper.tree_of(signals))
+        task_status.started()
+        await signals.wait()
+
+    async with grouper.invoke(Ordered([("web", Parallel([("api", grouper.Proxy(Signals(), looks))]))])) as process:
+        assert found == [process]
+
+
+def test_signals_of_no_group_have_no_tree() -> None:
+    """That is said."""
+    with pytest.raises(LookupError, match="belong to no tree"):
+        grouper.tree_of(Signals())

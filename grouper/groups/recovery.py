@@ -192,7 +192,9 @@ class Recoveries(Walks):
         asked = dict.fromkeys(part)
         for process in whole:
             if process.member.name in self.running and (process in asked or process._recovery is not None):
-                if process in asked:  # with a sibling does not come what is TEMPORARY or stopped by hand, unless also started by hand
+                if (
+                    process in asked
+                ):  # with a sibling does not come what is TEMPORARY or stopped by hand, unless also started by hand
                     comes = not counted or (self._comes_with_siblings(process) and not process._held)
                     recovery.again[process] = again and (comes or recovery.again.get(process, False))
                 process._recovery = recovery
