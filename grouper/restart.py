@@ -166,8 +166,11 @@ class Account:
         self.used: int = 0
         self.delay: float = 0.0
 
-    def grants(self, now: float, healthy: float) -> bool:
-        """Whether one more restart is allowed after an exit now and `healthy` seconds of being ready; `delay` tells how soon."""
+    def grants(self, now: float, healthy: float, pending: int = 0) -> bool:
+        """Whether one more restart is allowed after an exit now and `healthy` seconds of being ready; `delay` tells how soon.
+
+        `pending` are those that were granted and are still to be made.
+        """
         policy = self.policy
         self.tries = 1 if healthy >= policy.reset_after else self.tries + 1
         self.delay = policy.backoff.delay(self.tries)
@@ -182,7 +185,7 @@ class Account:
             if stamp >= earliest:
                 break
             old += 1
-        self.used = len(stamps) - old
+        self.used = len(stamps) - old + pending
         return self.used < policy.limit
 
     def spend(self, now: float) -> None:
@@ -198,7 +201,7 @@ class Account:
 
     def exceeded(self, who: str, now: float, error: Exception | None) -> RestartLimitExceeded:
         """The error for who gives up; the last error is its cause, and is told so in a note."""
-        number = len(self._stamps)
+        number = self.used
         took = now - self._stamps[0] if self._stamps else 0.0
         tried = f"{number} restart{'' if number == 1 else 's'} in {took:.3g} s"
         policy = self.policy

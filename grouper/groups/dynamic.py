@@ -111,8 +111,10 @@ class DynamicRun(Engine):
             client._open()
         client._close_next = False
         client._run = self
-        super().begin()
         kept, client._kept = client._kept, ()
+        super().begin()
+        if self.stopping and self.keep_members:
+            client._kept = kept  # it was told to stop before it began
         for member in kept if not client._closed.is_set() else ():
             self.admit(member)
         client._serve()
@@ -149,6 +151,7 @@ class DynamicRun(Engine):
             if process.state is not State.STOPPING and not process._over:
                 self.look_at_clock()
                 self.stop(process)
+                self.post(_nothing)  # it may have ended by that
 
     def _ended_life(self, process: Process, error: BaseException | None) -> None:
         """Expect it to enter anew."""

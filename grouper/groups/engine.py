@@ -218,10 +218,11 @@ class Engine(Operations):
         elif process._held:
             self.no_more_satisfied(process)
         elif (after.satisfies or quiet) and not process._satisfied:
-            self._satisfied(process)
-        if self.stopping:
-            recovery = None
-        if recovery is not None:
+            if process._left and not self.stopping:
+                self.passing.add(process)  # what it is after is on its way down, or up
+            else:
+                self._satisfied(process)
+        if recovery is not None and not self.stopping:
             del recovery.again[process]
             self.left(process, recovery)
         elif process._frees and not process._blockers and (self.stopping or not self.recount):

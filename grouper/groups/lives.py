@@ -61,9 +61,11 @@ class Lives:
     async def run(self, signals: Signals, /, *, task_status: trio.TaskStatus[Any]) -> None:
         """Live, and live again as long as the group says so. Raises: the last life's error."""
         process = self.process
-        await lives(process.member._runs, process._lived, self.following)
-        if self.whole is not None:
-            process._scope = self.whole
+        try:
+            await lives(process.member._runs, process._lived, self.following)
+        finally:
+            if self.whole is not None:
+                process._scope = self.whole
         process._over = False
         if process._killed and self.whole is not None:
             self.whole.cancel("it was killed")
@@ -77,6 +79,8 @@ class Lives:
         process = self.process
         process._error = error
         process._over = True
+        if process._last:  # the loop has ended
+            return None
         process._asking = task = trio.lowlevel.current_task()
         process._host.post(process)
         await trio.lowlevel.wait_task_rescheduled(self._abort)

@@ -96,6 +96,7 @@ class Operations(Recoveries):
         if process.started_at is not None and is_between(process):
             process._failure = failure
             self.give_up_restart(process)
+            self.post(_nothing)
         else:
             self.kill(process, failure)
 
@@ -137,7 +138,7 @@ class Operations(Recoveries):
             self._rearm_account(each)
             if each.ended_at is not None:
                 self._revive(each)
-        if any(each.state is State.BACKOFF or each.state is State.STOPPING for each in those):  # these on their way down
+        if any(each.state is State.BACKOFF or each._held for each in those):  # these are on their way down
             self.recover([each for each in those if each.member.name in self.running], again=True, not_before=self.now)
         for each in those:
             if each.state is State.WAITING and not each._left:
@@ -150,7 +151,7 @@ class Operations(Recoveries):
             if each.ended_at is None and (each is process or each.member.name in self.running):
                 each._held = True
         for each in those:
-            if each._held and each._asking is not None and each.member.around is not None:
+            if each._held and is_between(each) and each._asking is not None and each.member.around is not None:
                 self.give_up_restart(each)  # now, for those that it is after wait until that is left
         self.recover(those, again=False, not_before=self.now)
         for each in reversed(those):
@@ -160,8 +161,10 @@ class Operations(Recoveries):
     def restart_by_hand(self, process: Process, *, cascade: bool) -> None:
         """Stop a member and start it again, and with `cascade` what depends on it."""
         those = self._with_dependents(process, "restart", cascade=cascade)
-        if process.member.name not in self.running:
+        was_up = process.member.name in self.running
+        if process._held or not was_up:
             self.start_by_hand(process, cascade=cascade)
+        if not was_up:
             return
         for each in those:
             self._rearm_account(each)
@@ -205,7 +208,7 @@ class Operations(Recoveries):
     def _is_down(self, process: Process) -> bool:
         """Whether those after a process cannot start before somebody starts it: it has ended, or is being stopped by hand."""
         if process.ended_at is not None:
-            return not process._satisfied
+            return not process._satisfied and process not in self.passing
         recovery = process._recovery
         return process._held and (recovery is None or not recovery.again.get(process, False))
 
@@ -222,6 +225,7 @@ class Operations(Recoveries):
         for those in (self.exited, self.failed):
             if process in those:
                 those.remove(process)
+        self.passing.discard(process)
         self.no_more_satisfied(process)
         was_started = process.started_at is not None
         process._renew()
@@ -233,6 +237,10 @@ class Operations(Recoveries):
             self.running[process.member.name] = process
             there = self.running
             self.running = {each.member.name: each for each in self.processes if each.member.name in there}
+
+
+def _nothing() -> None:
+    """Wake the loop."""
 
 
 def _joined(names: list[str]) -> str:

@@ -50,6 +50,7 @@ class Recoveries(Walks):
     strategy: Strategy = Strategy.ONE
     account: Account | None = None
     held: int = 0
+    pending: int = 0
 
     def finish(self, process: Process, error: BaseException | None, *, quiet: bool = False) -> None:
         """End a process for good."""
@@ -57,8 +58,11 @@ class Recoveries(Walks):
 
     def ended(self, process: Process) -> None:
         """Act on the end of a life."""
-        if process.state is State.BACKOFF and not process._over:
-            self.give_up_restart(process, own=True)  # it was sent a stop signal
+        if process.ended_at is not None:  # it was reported twice
+            return
+        if not process._over:
+            if process.state is State.BACKOFF:
+                self.give_up_restart(process, own=True)  # it was sent a stop signal
             return
         error = judge(process, stopping=self.stopping or process._held)
         if process.member._lives or process._recovery is not None or process._held:
@@ -71,12 +75,13 @@ class Recoveries(Walks):
         quiet = process._held
         if not self.stopping and isinstance(error, Exception | None):
             recovery: Recovery | None = process._recovery
-            if recovery is not None and not forbids_restart(error):
+            if recovery is not None and not self._refuses(process, error):
                 if recovery.again[process] and (process._held or not process._last):
                     self._ended_life(process, error)
                     self.left(process, recovery)
                     return
-                quiet = True
+                told = process.state is State.STOPPING  # else it is an exit of its own, of one that does not come again
+                quiet = quiet or (told and not recovery.again[process])
             elif recovery is None and not process._last and not quiet and self._restarts(process, error):
                 return
         if process._asking is not None:
@@ -84,8 +89,19 @@ class Recoveries(Walks):
             if process.member.around is not None:  # it reports again when it has left that
                 if not process._killed:
                     process._failure = None  # it was judged by that
+                process._over = False  # until then it can be told, and killed
+                told = not process._blockers and (not self.draining if self.stopping else quiet)
+                if told and (process.state is not State.STOPPING or (self.killing and not process._killed)):
+                    self.stop(process)  # who told it came while its life was over
                 return
         self.finish(process, process._error, quiet=quiet)
+
+    def _refuses(self, process: Process, error: Exception | None) -> bool:
+        """Whether one that is part of a recovery has ended so that it may not come again; what it raises when told says little."""
+        policy = process.member.restart
+        if policy is None or process.state is State.STOPPING:
+            return forbids_restart(error)
+        return policy.ending(error) is Ending.REFUSED
 
     def _comes_with_siblings(self, process: Process) -> bool:
         policy = process.member.restart
@@ -100,7 +116,11 @@ class Recoveries(Walks):
             return False
         account = self._account(process, policy)
         healthy = 0.0 if process.ready_at is None else self.now - process.ready_at
-        if not account.grants(self.now, healthy):
+        part: Collection[Process] = ()
+        if self.strategy is not Strategy.ONE:
+            part = self.processes if self.strategy is Strategy.ALL else self.dependents(process)
+        merged = {each._recovery for each in part if each._recovery is not None and each._recovery.counted}
+        if not account.grants(self.now, healthy, self.pending - len(merged)):
             process._error = account.exceeded(self._owner_of_limit(process), self.now, error)
             return False
         self._ended_life(process, error)
@@ -112,7 +132,6 @@ class Recoveries(Walks):
             else:
                 self.due_again(process)
         else:
-            part = self.processes if self.strategy is Strategy.ALL else self.dependents(process)
             self.recover(part, again=True, not_before=self.now + account.delay, counted=True)
         return True
 
@@ -142,8 +161,8 @@ class Recoveries(Walks):
         process.since = self.now
 
     def due_again(self, process: Process) -> None:
-        """Start a process whose delay is over."""
-        if self.stopping:
+        """Start a process whose delay is over; one that still leaves what was around it reports when it has."""
+        if self.stopping or is_leaving(process):
             return
         if process._account is not None:
             process._account.spend(self.now)
@@ -178,24 +197,31 @@ class Recoveries(Walks):
         """Stop a part of the group, and have it come again, or not, with all that is being stopped and touches it."""
         self.recount = True
         whole = dict.fromkeys(part)
-        old: dict[Recovery, None] = {each._recovery: None for each in whole if each._recovery is not None}
+        old: dict[Recovery, None] = {}
+        todo = list(whole)
+        for process in todo:  # which grows
+            found: Recovery | None = process._recovery
+            if found is not None and found not in old:
+                old[found] = None
+                todo.extend([each for each in found.part if each not in whole])
+                whole.update(found.part)
         recovery = Recovery(whole, {}, not_before, counted or any(each.counted for each in old))
         for each in old:
             each.is_over = True
+            self.pending -= each.counted
             if again and not counted:  # by hand: at once, and the account begins anew
                 each.not_before = not_before
                 recovery.counted = False
             recovery.not_before = max(recovery.not_before, each.not_before)
             recovery.again.update(each.again)
-            for process in each.part:
-                whole.setdefault(process, None)
+        self.pending += recovery.counted
         asked = dict.fromkeys(part)
         for process in whole:
             if process.member.name in self.running and (process in asked or process._recovery is not None):
                 if (
                     process in asked
                 ):  # with a sibling does not come what is TEMPORARY or stopped by hand, unless also started by hand
-                    comes = not counted or (self._comes_with_siblings(process) and not process._held)
+                    comes = not counted or is_between(process) or (self._comes_with_siblings(process) and not process._held)
                     recovery.again[process] = again and (comes or recovery.again.get(process, False))
                 process._recovery = recovery
                 if not is_between(process):
@@ -230,7 +256,7 @@ class Recoveries(Walks):
 
     def resume(self, recovery: Recovery) -> None:
         """Start again what is to come, if all are down and it is time."""
-        if recovery.is_over or recovery.up or self.stopping:
+        if recovery.is_over or recovery.up or self.stopping or any(map(is_leaving, recovery.again)):
             return
         if self.now < recovery.not_before:
             if not recovery.is_armed:
@@ -238,9 +264,10 @@ class Recoveries(Walks):
                 self.expect(functools.partial(self._rearm, recovery), recovery.not_before - self.now)
             return
         recovery.is_over = True
+        self.pending -= recovery.counted
         if recovery.counted and self.account is not None:
             self.account.spend(self.now)
-        those = [process for process, again in recovery.again.items() if again and process.member.name in self.running]
+        those = [process for process, again in recovery.again.items() if again and is_between(process)]
         for process in those:
             self._wait_again(process)
         for process in those:
@@ -261,13 +288,25 @@ class Recoveries(Walks):
             process._killed = process._killed or self.killing
             answer(process, again=False)
             if process.member.around is not None:
-                process.state = State.STOPPING
-                process.since = self.now
-                self.expect(process, REMIND if process._killed else grace_of(process.member))
+                self._wait_left(process)
                 return
+        elif process._task is not None:  # what is around it has ended it; it is leaving that
+            self._wait_left(process)
+            return
         process._over = True  # who goes on with the stop may come by once more
         process._error = process._failure
         self.finish(process, process._error, quiet=process._failure is None and not own)
+
+    def _wait_left(self, process: Process) -> None:
+        """Give a process its grace for leaving what is around it; it reports then."""
+        process.state = State.STOPPING
+        process.since = self.now
+        self.expect(process, REMIND if process._killed else grace_of(process.member))
+
+
+def is_leaving(process: Process) -> bool:
+    """Whether a process that is to be started again has ended only because of what is around it, and is leaving that."""
+    return process.state is State.BACKOFF and process._asking is None and process._task is not None
 
 
 def gave_up(error: BaseException | None) -> bool:

@@ -50,6 +50,7 @@ class Walks:
         self.running: dict[str, Process] = {}
         self.unsatisfied: int = 0
         self.recount: bool = False
+        self.passing: set[Process] = set()
         self.backed_off: bool = False
         self.stopping: bool = False
         self.draining: bool = False
@@ -87,22 +88,34 @@ class Walks:
             self.spawn(live_again, process, name=member.name)
 
     def satisfied(self, process: Process) -> None:
-        """Start those that waited for `process` alone."""
-        process._satisfied = True
-        self.unsatisfied -= 1
-        if not self.stopping:
-            for other in process._unlocks:
-                other._left -= 1
-                if not other._left and other.state is State.WAITING:
-                    self.start(other)
+        """Start those that waited for `process` alone; one that has ended, and was satisfied by that, is so again."""
+        todo = [process]
+        for process in todo:  # which grows
+            process._satisfied = True
+            self.unsatisfied -= 1
+            if not self.stopping:
+                for other in process._unlocks:
+                    other._left -= 1
+                    if not other._left:
+                        if other.state is State.WAITING:
+                            self.start(other)
+                        elif other in self.passing:
+                            self.passing.remove(other)
+                            todo.append(other)
 
     def no_more_satisfied(self, process: Process) -> None:
-        """Have those after `process` that are still to start wait for it again."""
-        if process._satisfied:
+        """Have those after `process` that are still to start wait for it again, also where what has ended is between."""
+        todo = [process] if process._satisfied else []
+        for process in todo:  # which grows
+            if not process._satisfied:  # it is reached by two ways
+                continue
             process._satisfied = False
             self.unsatisfied += 1
             for other in process._unlocks:
                 other._left += 1
+                if other._satisfied and other.ended_at is not None:
+                    self.passing.add(other)
+                    todo.append(other)
 
     def done(self, process: Process, *, finally_: bool = False) -> None:
         """Go on with the stop: `process` has exited, and so have all that it had to wait for."""
@@ -248,6 +261,8 @@ class Walks:
 
     def kill(self, process: Process, failure: Exception | None) -> None:
         """Cancel a process; the failure is its error, None if it was to stop anyway."""
+        if process._over and process._asking is not None and process.member.around is not None:
+            process._killed, process._failure = True, failure  # its life is over, but what was around it is not left
         if process._over or process._killed or process.state is State.EXITED:
             return
         process._killed = True

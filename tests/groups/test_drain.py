@@ -92,7 +92,11 @@ async def test_a_second_stop_signal_ends_the_phase(autojump_clock: MockClock) ->
     assert log == ["a SIGUSR1 0", "a SIGINT 1"] or trio.current_time() == 1
 
 
-@pytest.mark.parametrize("kill", [lambda process: process.kill(), lambda process: process.signal(signal.SIGKILL)])
+def by_signal(process: grouper.Process) -> None:
+    process.signal(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("kill", [grouper.Process.kill, by_signal])
 async def test_a_kill_ends_the_draining_of_a_member(kill: Callable[[grouper.Process], None], autojump_clock: MockClock) -> None:
     """It was being stopped, so it has not failed."""
     group = Parallel([("a", worker([], "a", 60))], drain_signal=DRAIN, drain_within=30)
