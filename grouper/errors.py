@@ -23,8 +23,6 @@ __all__ = [
     "StopTimeout",
     "TerminateTree",
     "UnknownDependency",
-    "contains",
-    "listed",
 ]
 
 

@@ -138,7 +138,7 @@ class Engine(Operations):
     def _end(self) -> None:
         self.deadlines.end()
         for process in reversed(self.running.values()):  # none, unless an error left the loop
-            process._killed = True
+            process._killed = process._last = True
             process._scope.cancel("the engine of its group failed")
             if process._asking is not None:
                 answer(process, again=False)
@@ -237,7 +237,7 @@ class Engine(Operations):
         member = process.member
         if error is not None and not isinstance(error, Exception):
             self._inbox.interrupts.append(error)
-        if member.role is Role.JOB and error is None and not process._killed and not process._held:
+        if member.role is Role.JOB and self.has_returned(process, error):
             self.entered(process)
         del self.running[member.name]
         process._deadline = inf

@@ -297,8 +297,14 @@ class Recoveries(Walks):
         process._error = process._failure
         self.finish(process, process._error, quiet=process._failure is None and not own)
 
+    def has_returned(self, process: Process, error: BaseException | None) -> bool:
+        """Whether a process that ends has done what it was to do: it was not stopped, nor is its restart given up."""
+        given_up = process in self.unfinished or is_between(process)
+        return error is None and not process._killed and not process._held and not given_up
+
     def _wait_left(self, process: Process) -> None:
         """Give a process its grace for leaving what is around it; it reports then."""
+        self.unfinished.add(process)
         process.state = State.STOPPING
         process.since = self.now
         self.expect(process, REMIND if process._killed else grace_of(process.member))

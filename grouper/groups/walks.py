@@ -51,6 +51,7 @@ class Walks:
         self.unsatisfied: int = 0
         self.recount: bool = False
         self.passing: set[Process] = set()
+        self.unfinished: set[Process] = set()
         self.backed_off: bool = False
         self.stopping: bool = False
         self.draining: bool = False

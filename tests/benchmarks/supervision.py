@@ -130,7 +130,9 @@ def snapshots(quick: bool) -> None:
         async with grouper.invoke(Parallel([(f"m{number}", idle) for number in range(n)])) as process:
             sample = process.snapshot()
             first = sample.children[0]
-            values: dict[str, Any] = {each.alias: getattr(first, each.name) for each in attrs.fields(Snapshot) if each.init and each.alias}
+            values: dict[str, Any] = {
+                each.alias: getattr(first, each.name) for each in attrs.fields(Snapshot) if each.init and each.alias
+            }
 
             def bare() -> Snapshot:
                 children = tuple([Snapshot(**values) for _ in process.children])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from grouper import StopTimeout
+from grouper import MemberKilled, StopTimeout
 
 from .injection import Injector, beneath, in_modules, moments
 from .scenario import Account, Scenario, direct, invoked, leaves, run
+from .supervised_scenario import MineError, supervised
 
 LOOP = beneath(
     in_modules(
@@ -15,6 +16,9 @@ LOOP = beneath(
         "grouper.groups.dynamic",
         "grouper.groups.engine",
         "grouper.groups.inbox",
+        "grouper.groups.lives",
+        "grouper.groups.operations",
+        "grouper.groups.recovery",
         "grouper.groups.verdict",
         "grouper.groups.walks",
     ),
@@ -50,3 +54,25 @@ def test_an_error_at_any_line_of_the_loop_leaves_nothing_running(scenario: Scena
         assert BrokenEngineError in leaves(error), f"{where}: {error!r} came out"
         assert leaves(error) <= {BrokenEngineError, StopTimeout}, f"{where}: {error!r} came out"
     assert len(places) > 100, "the scenario executes too few lines to show anything"
+
+
+RESTARTING = beneath(
+    in_modules("grouper.groups.operations", "grouper.groups.recovery"), "_loop", but=frozenset({"post", "started", "_note"})
+)
+
+
+def test_an_error_at_any_line_of_a_restart_leaves_nothing_running_or_held(seeded_scheduler: int) -> None:
+    """Wherever the engine breaks while members restart and are operated, all has ended and nothing is held."""
+    run(supervised, Account(), Injector(RESTARTING), seeded_scheduler)
+    watched = Injector(RESTARTING)
+    assert run(supervised, Account(), watched, seeded_scheduler) is None
+    places = moments(watched.lines, 1)
+    for at in places:
+        account = Account()
+        injector = Injector(RESTARTING, at, strike)
+        error = run(supervised, account, injector, seeded_scheduler)
+        where = f"an error at {injector.struck} (line {at} of the run)"
+        assert injector.struck is not None, where
+        assert account.left == [], f"{where}: {account.left} are left"
+        assert leaves(error) <= {BrokenEngineError, MineError, MemberKilled}, f"{where}: {error!r} came out"
+    assert len(places) > 150, "the scenario executes too few lines to show anything"

@@ -11,12 +11,16 @@ from grouper import StopTimeout
 
 from .injection import Injector, in_modules, moments
 from .scenario import Account, Scenario, direct, invoked, leaves, run
+from .supervised_scenario import MineError, supervised
 
 ENGINE = (
     "grouper.groups.deadlines",
     "grouper.groups.dynamic",
     "grouper.groups.engine",
     "grouper.groups.inbox",
+    "grouper.groups.lives",
+    "grouper.groups.operations",
+    "grouper.groups.recovery",
     "grouper.groups.static",
     "grouper.groups.verdict",
     "grouper.groups.walks",
@@ -47,3 +51,27 @@ def test_ctrl_c_between_any_two_lines_neither_hangs_nor_leaves_a_member(
         assert KeyboardInterrupt in kinds, f"{where}: {error!r} came out"
         assert kinds <= {KeyboardInterrupt, StopTimeout}, f"{where}: {error!r} came out"
     assert len(places) > 400, "the scenario executes too few lines to show anything"
+
+
+SUPERVISION = ("grouper.groups.lives", "grouper.groups.operations", "grouper.groups.recovery")
+"""The modules by which something is started again or operated."""
+
+
+@pytest.mark.parametrize("modules", [SUPERVISION, pytest.param(ENGINE, marks=pytest.mark.soak)])
+def test_ctrl_c_between_any_two_lines_of_a_restart_leaves_nothing(modules: tuple[str, ...], seeded_scheduler: int) -> None:
+    """Wherever it comes while members restart and are operated, all has ended and nothing is held."""
+    run(supervised, Account(), Injector(in_modules(*modules)), seeded_scheduler)
+    watched = Injector(in_modules(*modules))
+    assert run(supervised, Account(), watched, seeded_scheduler) is None
+    places = moments(watched.lines, 1)
+    for at in places:
+        account = Account()
+        injector = Injector(in_modules(*modules), at, lambda: signal.raise_signal(signal.SIGINT))
+        error = run(supervised, account, injector, seeded_scheduler)
+        where = f"Ctrl-C at {injector.struck} (line {at} of the run)"
+        assert injector.struck is not None, where
+        assert account.left == [], f"{where}: {account.left} are left"
+        kinds = leaves(error)
+        assert KeyboardInterrupt in kinds, f"{where}: {error!r} came out"
+        assert kinds <= {KeyboardInterrupt, MineError}, f"{where}: {error!r} came out"
+    assert len(places) > 250, "the scenario executes too few lines to show anything"
