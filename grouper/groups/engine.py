@@ -247,7 +247,7 @@ class Engine(Operations):
         process.last_error = error or process.last_error
         if process._held:
             process.state = State.STOPPED
-            self.held += 1
+            self.hold(1)
         else:
             process.state = State.EXITED if error is None or not gave_up(error) else State.EXHAUSTED
         after = AFTER_EXIT[member.role, error is None]

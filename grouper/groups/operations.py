@@ -178,7 +178,7 @@ class Operations(Recoveries):
         process._over = True
         process.ended_at = process.since = self.now
         process._ends(self.now)
-        self.held += 1
+        self.hold(1)
         process._tell_waiters()
 
     def _with_dependents(self, process: Process, verb: str, *, cascade: bool) -> list[Process]:
@@ -221,7 +221,7 @@ class Operations(Recoveries):
         """Take back a process that has ended, in its place."""
         self.recount = True
         if process.state is State.STOPPED:
-            self.held -= 1
+            self.hold(-1)
         for those in (self.exited, self.failed):
             if process in those:
                 those.remove(process)
@@ -235,8 +235,7 @@ class Operations(Recoveries):
         process.since = self.now
         if was_started:
             self.running[process.member.name] = process
-            there = self.running
-            self.running = {each.member.name: each for each in self.processes if each.member.name in there}
+            self.keep_order()
 
 
 def _nothing() -> None:

@@ -52,6 +52,10 @@ class Recoveries(Walks):
     held: int = 0
     pending: int = 0
 
+    def hold(self, more: int) -> None:
+        """Count those that were stopped by hand: they hold the group up."""
+        self.held += more
+
     def finish(self, process: Process, error: BaseException | None, *, quiet: bool = False) -> None:
         """End a process for good."""
         raise NotImplementedError

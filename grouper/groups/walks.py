@@ -72,6 +72,11 @@ class Walks:
         """Have so many more to wait for before the group is ready."""
         self.unsatisfied += number
 
+    def keep_order(self) -> None:
+        """Put those that run in the order of the list, after one has come back."""
+        there = self.running
+        self.running = {each.member.name: each for each in self.processes if each.member.name in there}
+
     def start(self, process: Process) -> None:
         """Start a process whose dependencies are satisfied."""
         process.state = State.STARTING
