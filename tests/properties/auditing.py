@@ -22,6 +22,7 @@ from grouper import (
     Member,
     MemberKilled,
     Process,
+    Restart,
     RestartEvent,
     RestartLimitExceeded,
     RestartType,
@@ -34,7 +35,7 @@ from grouper import (
 from grouper.errors import contains
 from grouper.groups.engine import Engine
 from grouper.groups.operations import VERBS, Operations
-from grouper.restart import Account
+from grouper.restart import Account, Ending
 from grouper.snapshot import Snapshot
 
 from .actors import BoomError
@@ -216,13 +217,14 @@ class Auditor:
             given_up = process.state is State.BACKOFF  # because a stop signal was sent to it
             facts = engine.stopping or given_up, process._held, recovery is not None, process._last
             told = process._signals.received is not None
+            policy = process.member.restart if process.state is not State.STOPPING else None  # of one that ended by itself
             track = self.tracks.get(process)
             exits, starts = (0, 0) if track is None else (track.exits, track.starts)
             ended(engine, process)
             if process.member in self.specs and not engine.stopping and track is not None:
                 error = track.error if track.exits > exits else process._error
                 comes_back = process.ended_at is None and (process.state in BETWEEN or track.starts > starts)
-                self._judge(process, track, facts, comes=comes, comes_back=comes_back, told=told, error=error)
+                self._judge(process, track, facts, comes=comes, comes_back=comes_back, told=told, policy=policy, error=error)
 
         def spy_forget(account: Account) -> None:
             self.stamps.pop(account, None)
@@ -242,8 +244,7 @@ class Auditor:
 
     def _noting(self, verb: str, act: Callable[..., None]) -> Callable[..., None]:
         def noted(group: Operations, process: Process, *, cascade: bool) -> None:
-            before = {each: each.member.name in group.running for each in group.processes}
-            falls = process._held
+            before, falls = {each: each.member.name in group.running for each in group.processes}, process._held
             open_ = {each: each.ended_at is None for each in group.processes}
             act(group, process, cascade=cascade)
             if process.member not in self.trees or self.trees[process.member].kind is Kind.DYNAMIC:
@@ -274,6 +275,7 @@ class Auditor:
         comes: bool,
         comes_back: bool,
         told: bool,
+        policy: Restart | None,
         error: BaseException | None,
     ) -> None:
         stopping, held, recovers, last = facts
@@ -282,7 +284,8 @@ class Auditor:
         if held and not recovers:
             self.expect(not comes_back, process, "comes back although it was stopped by hand")
         elif recovers:
-            expected = comes and not forbids(error)
+            refused = policy is not None and isinstance(error, Exception) and policy.ending(error) is Ending.REFUSED
+            expected = comes and not forbids(error) and not refused
             self.expect(comes_back == expected, process, f"comes back: {comes_back}, with its siblings, after {error!r}")
         elif isinstance(error, RestartLimitExceeded):
             self._expect_exceeded(process, track, error)
