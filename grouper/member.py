@@ -141,7 +141,10 @@ class Member:
     async def run(self, signals: Signals, /, *, task_status: trio.TaskStatus[Any]) -> object:
         """Run the member's runner, by its `ready_when`, `restart` and `around`."""
         who = f"member {self.name!r}"
-        runner = self._runs if self.restart is None else restarter(self._runs, self.restart, who)
+        runner = self._runs
+        if self.restart is not None:
+            start_errors = self.restart.start_errors or self.role is Role.JOB
+            runner = restarter(runner, self.restart, who, start_errors=start_errors)
         if self.around is not None:
             runner = Held(runner, self.around, who)
         return await entry_point(runner)(signals, task_status=task_status)

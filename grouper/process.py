@@ -62,6 +62,10 @@ class Host(Protocol):
         """Where a process reports, first that it is ready (but a job), then that it has ended."""
         ...
 
+    def report(self, process: Process, /) -> None:
+        """Look at the end of a life."""
+        ...
+
     def kill_by_hand(self, process: Process, reason: str | None, /) -> None:
         """Kill a process because a user said so."""
         ...
@@ -273,7 +277,7 @@ class Process(StoppableNode):
         Where it is being restarted: until it is ready again. A cancellation of the wait does nothing to the process. Raises:
         ExitedBeforeReady, from the process's error if it has one, if it ends first.
         """
-        if self.ready_at is not None:
+        if self.ready_at is not None and self._recovery is None:
             await trio.lowlevel.checkpoint()
             return self.value
         if self.ended_at is not None:
@@ -350,7 +354,7 @@ class Process(StoppableNode):
         """
         if self._said_ready:
             raise RuntimeError(f"{self.title} called task_status.started() a second time: a runner is ready once")
-        if self._over:  # called late, by whom the runner gave its task status; the report on its way is of the end
+        if self._over or self.state is State.BACKOFF:  # called late, by whom the runner gave its task status
             return
         self.value = value
         if self.member.role is not Role.JOB:
@@ -370,7 +374,7 @@ class Process(StoppableNode):
                         awaitable = entry_point(self.member._runs)(self._signals, task_status=self)
                         await unprotected(awaitable)
                     except Exception as error:
-                        self._error = explained(error, awaitable, self.title)
+                        self._error = explained(error, awaitable, lambda: self.title)
         except BaseException as error:
             self._error = error
             if isinstance(awaitable, CoroutineType):
@@ -380,18 +384,15 @@ class Process(StoppableNode):
         self._host.post(self)
 
     async def _lived(self, runner: RunnerLike) -> Exception | None:
-        """One life of many, in a scope of its own; how it ended."""
+        """One life of many, in the scope of the moment; how it ended."""
         awaitable: Awaitable[object] = NOT_CALLED
+        if self._killed:  # before it began
+            return None
         try:
-            # Not shielded from what is around it: that may have to end it, as a lost lock does.
-            with trio.CancelScope(shield=self.member.around is None) as self._scope:
-                if self._killed:  # before it began
-                    return None
-                try:
-                    awaitable = entry_point(runner)(self._signals, task_status=self)
-                    await unprotected(awaitable)
-                except Exception as error:
-                    return explained(error, awaitable, self.title)
+            awaitable = entry_point(runner)(self._signals, task_status=self)
+            await unprotected(awaitable)
+        except Exception as error:
+            return explained(error, awaitable, lambda: self.title)
         except BaseException:
             if isinstance(awaitable, CoroutineType):
                 awaitable.close()

@@ -15,6 +15,7 @@ import contextlib
 import enum
 import inspect
 import math
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias, cast
@@ -161,7 +162,7 @@ class Account:
 
     def __init__(self, policy: Restart) -> None:
         self.policy: Restart = policy
-        self._stamps: deque[float] = deque(maxlen=None if policy.limit == math.inf else int(policy.limit))
+        self._stamps: deque[float] = deque(maxlen=None if policy.limit > sys.maxsize else int(policy.limit))
         self.tries: int = 0
         self.used: int = 0
         self.delay: float = 0.0
@@ -333,24 +334,43 @@ def restart_on(runner: RunnerLike, *classes: type[Exception], delay: float = 1.0
     return Restarter(runner, load)
 
 
-def restarter(runner: RunnerLike, policy: Restart, who: str) -> Restarter:
+@attrs.define(eq=False)
+class Noted:
+    """A runner, and since when it is ready."""
+
+    runner: RunnerLike
+    ready_at: float | None = None
+    was_ready: bool = False
+    _status: trio.TaskStatus[Any] | None = None
+
+    async def run(self, signals: Signals, /, *, task_status: trio.TaskStatus[Any]) -> object:
+        """Run it."""
+        self._status, self.ready_at = task_status, None
+        return await entry_point(self.runner)(signals, task_status=self)
+
+    def started(self, value: object = None) -> None:
+        """Pass it on. Raises: RuntimeError if it was called before."""
+        assert self._status is not None
+        self._status.started(value)
+        self.ready_at, self.was_ready = trio.current_time(), True
+
+
+def restarter(runner: RunnerLike, policy: Restart, who: str, *, start_errors: bool) -> Restarter:
     """A Restarter by a policy, for a member that is run by something that is no group."""
     account = Account(policy)
-    begun = trio.current_time()
+    noted = Noted(runner)
 
-    async def load(runner: RunnerLike, error: Exception | None) -> RunnerLike | None:
-        nonlocal begun
+    async def load(_: RunnerLike, error: Exception | None) -> RunnerLike | None:
         now = trio.current_time()
-        if not policy.restarts(policy.ending(error)):
+        if not policy.restarts(policy.ending(error)) or not (noted.was_ready or start_errors):
             return None
-        if not account.grants(now, now - begun):
+        if not account.grants(now, 0.0 if noted.ready_at is None else now - noted.ready_at):
             raise account.exceeded(who, now, error)
         await trio.sleep(account.delay)
-        begun = trio.current_time()
-        account.spend(begun)
-        return runner
+        account.spend(trio.current_time())
+        return noted
 
-    return Restarter(runner, load)
+    return Restarter(noted, load)
 
 
 def _is_any(error: Exception, classes: tuple[type[Exception], ...]) -> bool:

@@ -60,11 +60,11 @@ async def unprotected(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
 
-def explained(error: Exception, awaitable: object, who: str) -> Exception:
+def explained(error: Exception, awaitable: object, who: Callable[[], str]) -> Exception:
     """The error of a runner, or what is wrong with it if it returned something that cannot be awaited."""
     if not isinstance(error, TypeError) or awaitable is NOT_CALLED or inspect.isawaitable(awaitable):
         return error
-    return TypeError(f"{who}: its runner returned {awaitable!r}, which is not awaitable: make it `async def`")
+    return TypeError(f"{who()}: its runner returned {awaitable!r}, which is not awaitable: make it `async def`")
 
 
 def entry_point(runner: RunnerLike) -> RunFunction:

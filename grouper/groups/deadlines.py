@@ -34,7 +34,7 @@ class Deadlines:
         self._prune_at = 64
         self._tickets = itertools.count()
         self._alarm: trio.CancelScope | None = None
-        self._timer = trio.CancelScope(shield=True)
+        self._timer: trio.CancelScope | None = None
 
     def expect(self, due: Due, when: float, spawn: Callable[..., None]) -> None:
         """Ring at `when`; what was expected of a process before is forgotten. `spawn` starts the timer task."""
@@ -51,7 +51,8 @@ class Deadlines:
         heappush(self._heap, (when, next(self._tickets), self._last[1]))
         if self._alarm is None:
             self._alarm = trio.CancelScope(deadline=when)
-            spawn(self._wait, name="deadlines")
+            self._timer = trio.CancelScope(shield=True)
+            spawn(self._wait, self._timer, name="deadlines")
         elif when < self._alarm.deadline:
             self._alarm.deadline = when
 
@@ -80,12 +81,13 @@ class Deadlines:
 
     def end(self) -> None:
         """End the timer task."""
-        self._timer.cancel("its group has ended")
+        if self._timer is not None:
+            self._timer.cancel("its group has ended")
 
     @trio.lowlevel.enable_ki_protection
-    async def _wait(self) -> None:
+    async def _wait(self, timer: trio.CancelScope) -> None:
         assert self._alarm is not None
-        with self._timer:
+        with timer:
             while True:
                 with self._alarm:
                     await trio.sleep_forever()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextvars
-import functools
 import math
 from collections import deque
 from collections.abc import MutableSequence, Sequence
@@ -20,6 +18,7 @@ from ..signals import Signals
 from ..state import State
 from .client import Client, capacity_of
 from .engine import Engine
+from .inbox import nothing
 from .static import require_drain, require_policy
 from .verdict import After
 
@@ -104,8 +103,7 @@ class DynamicRun(Engine):
         return list(self.running.values())
 
     def begin(self) -> None:
-        """Let in those who wait, from now on into the group's own context."""
-        self.spawn_with(functools.partial(contextvars.copy_context().run, self.spawn))
+        """Let in those who wait."""
         client = self.client
         if client._ran and not client._close_next:
             client._open()
@@ -146,12 +144,13 @@ class DynamicRun(Engine):
     def remove(self, process: Process) -> None:
         """Stop one member."""
         process._last = True  # whatever its policy says, and also if its life has just ended
-        if process not in self._removed:
+        if process.state is not State.STOPPING and not process._over:
             self._removed.add(process)
-            if process.state is not State.STOPPING and not process._over:
-                self.look_at_clock()
-                self.stop(process)
-                self.post(_nothing)  # it may have ended by that
+            self.look_at_clock()
+            self.stop(process)
+            self.post(nothing)  # it may have ended by that
+        elif process._recovery is not None:  # it was being restarted by hand
+            self._removed.add(process)
 
     def _ended_life(self, process: Process, error: BaseException | None) -> None:
         """Expect it to enter anew."""
@@ -173,7 +172,7 @@ class DynamicRun(Engine):
     def close(self) -> None:
         """Take no more members; the loop looks whether that was all."""
         self.client._shut()
-        self.post(_nothing)
+        self.post(nothing)
 
     def tell_to_stop(self, number: int) -> None:
         """Stop the group, unless it stops already or has ended."""
@@ -183,7 +182,7 @@ class DynamicRun(Engine):
     def closing(self) -> None:
         """A group that stops is closed from the same step on."""
         if self.keep_members and not self.client._closed.is_set():
-            self.client._kept = [process.member for process in self.running.values() if process not in self._removed]
+            self.client._kept = [process.member for process in self.running.values() if not process._last]
         self.client._shut()
 
     def entered(self, process: Process) -> None:
@@ -226,7 +225,3 @@ class DynamicRun(Engine):
                 client._ran = True
                 client._shut()
             self.over.set()
-
-
-def _nothing() -> None:
-    """Wake the loop."""

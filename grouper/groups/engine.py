@@ -63,7 +63,7 @@ class Engine(Operations):
         self.failed: MutableSequence[Process] = []
         self.ended_by: Process | None = None
         self.ready: bool = False
-        self._inbox = Inbox(self._interrupted)
+        self._inbox: Inbox = Inbox(self._interrupted)
         self.post: Callable[[Item], None] = self._inbox.post
 
     @property
@@ -128,6 +128,8 @@ class Engine(Operations):
                         item()
             elif self.is_over():
                 return
+            elif self.is_stuck():
+                self._stop_once(self.termination_signal or TERMINATE)
             else:
                 await self._inbox.wait()
 
@@ -164,15 +166,10 @@ class Engine(Operations):
     def error(self) -> Exception | None:
         """What the group failed with, if it did."""
         ended_by = None if self.ready else self.ended_by
-        if not self.failed and ended_by is None:
-            return None
         path = "" if self.owner is None else self.owner.path
         if self.failed:
-            error = trace(self.summary(), path, self.failed, self.exited)
-            error.__cause__ = None if ended_by is None else ended_by._error
-            return error
-        assert ended_by is not None
-        return unready(path, ended_by)
+            return trace(self.summary(), path, self.failed, self.exited, None if ended_by is None else ended_by._error)
+        return None if ended_by is None else unready(path, ended_by)
 
     def summary(self) -> str:
         """The headline of the trace."""
@@ -183,6 +180,8 @@ class Engine(Operations):
             self.ended(process)
             return
         self.entered(process)
+        if process._recovery is None or not process._recovery.again.get(process):  # else those who wait do so for its next life
+            process._tell_waiters()
         if process.state is State.STARTING and not process._over:  # exit beats ready: the report of its end is on its way
             process.state = State.READY
             process.since = self.now
@@ -190,11 +189,10 @@ class Engine(Operations):
             self._satisfied(process)
 
     def entered(self, process: Process) -> None:
-        """Note that a process is ready, and tell."""
+        """Note that a process is ready, and publish it."""
         process.ready_at = self.now
         process._once_ready = True
         self.ring.publish(EntranceEvent, self.now, process)
-        process._tell_waiters()
 
     def _satisfied(self, process: Process) -> None:
         self.satisfied(process)
@@ -239,6 +237,7 @@ class Engine(Operations):
             self._inbox.interrupts.append(error)
         if member.role is Role.JOB and self.has_returned(process, error):
             self.entered(process)
+            process._tell_waiters()
         del self.running[member.name]
         process._deadline = inf
         ending = process._ends(self.now)
@@ -263,15 +262,13 @@ class Engine(Operations):
         if number == KILL:
             self.kill_all(by_hand=True)
         elif number not in STOP_SIGNALS:
-            for process in self.running.values():
-                process._signals.send(number)
+            for process in self.in_order():
+                self.send(process, number)
         else:
-            told = (
-                [process for process in reversed(self.running.values()) if process.state is State.STOPPING] if self.stopping else []
-            )
+            told = [each for each in reversed(self.in_order()) if each.state is State.STOPPING] if self.stopping else []
             self.stop_all(number)
             for process in told:
-                process._signals.send(number)
+                self.send(process, number)
 
     def _stop_once(self, number: int) -> None:
         if not self.stopping:

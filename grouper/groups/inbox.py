@@ -10,6 +10,7 @@ further wait would need a shield of its own, and a KeyboardInterrupt would still
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -17,7 +18,7 @@ import trio
 
 from ..process import Process
 
-__all__ = ["Inbox", "Item"]
+__all__ = ["Inbox", "Item", "nothing"]
 
 Item: TypeAlias = Process | int | Callable[[], None]
 """What an inbox holds: a process to look at, a signal, or a step to take. The first are the many: nothing is made for them."""
@@ -40,6 +41,16 @@ class Inbox:
         if self._parked:
             self._parked = False
             trio.lowlevel.reschedule(self._task)
+
+    def take_now(self, process: Process, act: Callable[[Process], None]) -> None:
+        """Act on a process in the caller's own step where the reader waits, for nothing came before it; else it has its turn."""
+        if not self._parked:
+            self.post(process)
+            return
+        try:
+            act(process)
+        except BaseException as error:
+            self.post(functools.partial(_raise, error))
 
     def take(self) -> list[Item]:
         """Take all there is."""
@@ -77,3 +88,12 @@ class Inbox:
             raise error
         if self._cancel is not None:
             self._cancel()
+
+
+def _raise(error: BaseException) -> None:
+    """Let the reader fail with what went wrong in a step that was taken for it."""
+    raise error
+
+
+def nothing() -> None:
+    """Wake the loop, which then looks whether the group is over."""

@@ -32,7 +32,7 @@ async def live_again(process: Process) -> None:
     try:
         if not process._killed:
             if member.around is None:
-                error = await lives(member._runs, process._lived, Lives(process).following)
+                error = await Lives(process).live_on()
             else:
                 with trio.CancelScope(shield=True) as whole:
                     process._scope = whole
@@ -62,7 +62,7 @@ class Lives:
         """Live, and live again as long as the group says so. Raises: the last life's error."""
         process = self.process
         try:
-            await lives(process.member._runs, process._lived, self.following)
+            await self.live_on()
         finally:
             if self.whole is not None:
                 process._scope = self.whole
@@ -74,18 +74,35 @@ class Lives:
         if process._error is not None:  # as the loop has judged it
             raise process._error
 
+    async def live_on(self) -> Exception | None:
+        """Live until there is no other life; return how the last one ended. A scope serves until somebody is killed in it."""
+        process = self.process
+        while True:
+            error: Exception | None = None
+            # Not shielded from what is around it: that may have to end it, as a lost lock does.
+            with trio.CancelScope(shield=self.whole is None) as scope:
+                process._scope = scope
+                error = await lives(process.member._runs, process._lived, self.following)
+            if not scope.cancel_called or not await self._goes_on(error):
+                return error
+
     async def following(self, runner: RunnerLike, error: Exception | None) -> RunnerLike | None:
-        """Report the end of a life, and wait until the loop has decided."""
+        """What to run next in the same scope."""
+        return None if self.process._killed or not await self._goes_on(error) else runner
+
+    async def _goes_on(self, error: Exception | None) -> bool:
+        """Report the end of a life, and wait until the loop has decided whether there is another."""
         process = self.process
         process._error = error
         process._over = True
         if process._last:  # the loop has ended
-            return None
+            return False
         process._asking = task = trio.lowlevel.current_task()
-        process._host.post(process)
-        await trio.lowlevel.wait_task_rescheduled(self._abort)
+        process._host.report(process)
+        if process._asking is not None:
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
         # By now it may have been started again by hand, in another task.
-        return None if process._last or process._task is not task else runner
+        return not process._last and process._task is task
 
     def _abort(self, _: object) -> trio.lowlevel.Abort:
         """Only what is around the lives can end them so, and the task reports that itself; a cancellation from outside waits."""
@@ -101,5 +118,5 @@ def answer(process: Process, *, again: bool) -> None:
     process._last = not again
     if not again and process.member.around is None:
         process._task = None
-    if task is not None:
+    if task is not None and task is not trio.lowlevel.current_task():  # else it need not wait
         trio.lowlevel.reschedule(task)

@@ -7,7 +7,7 @@ process that was set down in that step, so that nothing that happens in between 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, MutableSequence, Sequence
+from collections.abc import Iterable, MutableSequence, Sequence
 from typing import Final
 
 import attrs
@@ -17,7 +17,7 @@ from ..errors import CascadeNeeded, GroupClosed, MemberKilled, listed
 from ..graph import Edges
 from ..process import Process
 from ..state import Change, State
-from .inbox import Item
+from .inbox import Item, nothing
 from .recovery import Recoveries
 from .walks import is_between
 
@@ -59,7 +59,6 @@ class Operation:
 class Operations(Recoveries):
     """The part of an engine that users operate."""
 
-    post: Callable[[Item], None]
     exited: MutableSequence[Process]
     failed: MutableSequence[Process]
     owner: Process | None
@@ -93,11 +92,13 @@ class Operations(Recoveries):
         self.look_at_clock()
         if process.state is not State.STOPPING and process.state is not State.DRAINING:
             failure = MemberKilled(f"{process.title} was killed" + (f": {reason}" if reason else ""))
-        if process.started_at is not None and is_between(process):
+        if process.member.name in self.running and is_between(process):
             process._failure = failure
             self.give_up_restart(process)
-            self.post(_nothing)
+            self.post(nothing)
         else:
+            if process.state is State.READY and not self.stopping:  # nobody starts after what is on its way down
+                self.no_more_satisfied(process)
             self.kill(process, failure)
 
     def named(self, name: str, verb: str) -> Process:
@@ -151,7 +152,7 @@ class Operations(Recoveries):
             if each.ended_at is None and (each is process or each.member.name in self.running):
                 each._held = True
         for each in those:
-            if each._held and is_between(each) and each._asking is not None and each.member.around is not None:
+            if each._held and is_between(each) and each.member.around is not None and each._task is not None:
                 self.give_up_restart(each)  # now, for those that it is after wait until that is left
         self.recover(those, again=False, not_before=self.now)
         for each in reversed(those):
@@ -160,8 +161,8 @@ class Operations(Recoveries):
 
     def restart_by_hand(self, process: Process, *, cascade: bool) -> None:
         """Stop a member and start it again, and with `cascade` what depends on it."""
-        those = self._with_dependents(process, "restart", cascade=cascade)
         was_up = process.member.name in self.running
+        those = self._with_dependents(process, "restart", cascade=cascade or not was_up)
         if process._held or not was_up:
             self.start_by_hand(process, cascade=cascade)
         if not was_up:
@@ -226,20 +227,12 @@ class Operations(Recoveries):
             if process in those:
                 those.remove(process)
         self.passing.discard(process)
+        self.unfinished.discard(process)
         self.no_more_satisfied(process)
-        was_started = process.started_at is not None
         process._renew()
         process._held = False
-        process.restarts += was_started
         process.state = State.WAITING
         process.since = self.now
-        if was_started:
-            self.running[process.member.name] = process
-            self.keep_order()
-
-
-def _nothing() -> None:
-    """Wake the loop."""
 
 
 def _joined(names: list[str]) -> str:

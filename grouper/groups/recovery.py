@@ -12,18 +12,19 @@ All of it is steps of the group's loop and deadlines: nothing here waits, so the
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from math import inf
 
 import attrs
 
-from ..errors import RestartLimitExceeded
+from ..errors import ExitedBeforeReady, RestartLimitExceeded, TerminateTree, contains
 from ..events import ExitEvent, RestartEvent
 from ..exit import ErrorTrace
 from ..member import Role, grace_of
 from ..process import Process
 from ..restart import Account, Ending, Restart, Strategy, forbids_restart
 from ..state import REMIND, State
+from .inbox import Inbox, Item, nothing
 from .lives import answer
 from .verdict import judge
 from .walks import Walks, is_between
@@ -47,6 +48,8 @@ class Recovery:
 class Recoveries(Walks):
     """The part of an engine that starts members again."""
 
+    post: Callable[[Item], None]
+    _inbox: Inbox
     strategy: Strategy = Strategy.ONE
     account: Account | None = None
     held: int = 0
@@ -60,13 +63,35 @@ class Recoveries(Walks):
         """End a process for good."""
         raise NotImplementedError
 
+    def report(self, process: Process) -> None:
+        """Have the end of a life looked at; at once, if the loop waits, which saves a restart two turns of the scheduler.
+
+        Only that of a life that was ready: a runner that fails at once, without a checkpoint, would keep all others from running.
+        """
+        if process.ready_at is None:
+            self.post(process)
+        else:
+            self._inbox.take_now(process, self._ended_now)
+
+    def _ended_now(self, process: Process) -> None:
+        self.look_at_clock()
+        self.ended(process)
+        if process.ended_at is not None:
+            self.post(nothing)
+
+    def is_stuck(self) -> bool:
+        """Whether all that are left wait for others, and nobody runs, or is to run, for whom they could."""
+        if not self.backed_off or self.held or not self.running:
+            return False
+        return all(process.state is State.WAITING for process in self.running.values())
+
     def ended(self, process: Process) -> None:
         """Act on the end of a life."""
         if process.ended_at is not None:  # it was reported twice
             return
         if not process._over:
-            if process.state is State.BACKOFF:
-                self.give_up_restart(process, own=True)  # it was sent a stop signal
+            if process.state is State.BACKOFF and process._signals.received is not None:
+                self.give_up_restart(process, own=True)
             return
         error = judge(process, stopping=self.stopping or process._held)
         if process.member._lives or process._recovery is not None or process._held:
@@ -79,13 +104,13 @@ class Recoveries(Walks):
         quiet = process._held
         if not self.stopping and isinstance(error, Exception | None):
             recovery: Recovery | None = process._recovery
-            if recovery is not None and not self._refuses(process, error):
+            if recovery is not None and not self._stays_down(process, recovery, error):
                 if recovery.again[process] and (process._held or not process._last):
                     self._ended_life(process, error)
                     self.left(process, recovery)
                     return
-                told = process.state is State.STOPPING  # else it is an exit of its own, of one that does not come again
-                quiet = quiet or (told and not recovery.again[process])
+                if process.state is State.STOPPING and not recovery.again[process]:  # else it is an exit of its own
+                    quiet = quiet or not self._is_cut_short(process)
             elif recovery is None and not process._last and not quiet and self._restarts(process, error):
                 return
         if process._asking is not None:
@@ -94,18 +119,40 @@ class Recoveries(Walks):
                 if not process._killed:
                     process._failure = None  # it was judged by that
                 process._over = False  # until then it can be told, and killed
+                if process._killed and process.state is not State.STOPPING:  # in the tick in which its life ended
+                    process.state = State.STOPPING
+                    process.since = self.now
+                    self.expect(process, REMIND)
                 told = not process._blockers and (not self.draining if self.stopping else quiet)
                 if told and (process.state is not State.STOPPING or (self.killing and not process._killed)):
                     self.stop(process)  # who told it came while its life was over
                 return
         self.finish(process, process._error, quiet=quiet)
 
-    def _refuses(self, process: Process, error: Exception | None) -> bool:
-        """Whether one that is part of a recovery has ended so that it may not come again; what it raises when told says little."""
+    def _is_cut_short(self, process: Process) -> bool:
+        """Whether one that was stopped with its siblings, and is dropped, was to do something: that has failed."""
+        if process.member.role is not Role.JOB or process._held:
+            return False
+        if process not in self.unfinished:
+            self.unfinished.add(process)
+            failure = ExitedBeforeReady(
+                f"{process.title} was stopped with its siblings before it had returned, and does not come again, being TEMPORARY: "
+                "use RestartType.TRANSIENT, or no restart of its own"
+            )
+            failure.__cause__ = process._error
+            process._error = failure
+        return True
+
+    def _stays_down(self, process: Process, recovery: Recovery, error: Exception | None) -> bool:
+        """Whether one that was to come again has ended so that it does not; what it raises when it was told to stop says little."""
+        if not recovery.counted:  # somebody said so by hand
+            return contains(error, TerminateTree)
         policy = process.member.restart
-        if policy is None or process.state is State.STOPPING:
+        if process.state is State.STOPPING:
             return forbids_restart(error)
-        return policy.ending(error) is Ending.REFUSED
+        if error is None:  # by itself, before it was its turn to stop: it may have finished
+            return process.member.role is Role.JOB or (policy is not None and not policy.restarts(Ending.CLEAN))
+        return forbids_restart(error) if policy is None else policy.ending(error) is Ending.REFUSED
 
     def _comes_with_siblings(self, process: Process) -> bool:
         policy = process.member.restart
@@ -120,24 +167,30 @@ class Recoveries(Walks):
             return False
         account = self._account(process, policy)
         healthy = 0.0 if process.ready_at is None else self.now - process.ready_at
-        part: Collection[Process] = ()
-        if self.strategy is not Strategy.ONE:
-            part = self.processes if self.strategy is Strategy.ALL else self.dependents(process)
-        merged = {each._recovery for each in part if each._recovery is not None and each._recovery.counted}
-        if not account.grants(self.now, healthy, self.pending - len(merged)):
+        alone = self.strategy is Strategy.ONE
+        part = () if alone else self._restarted_with(process)
+        if not account.grants(self.now, healthy, 0 if alone else self._pending_beside(part)):
             process._error = account.exceeded(self._owner_of_limit(process), self.now, error)
             return False
         self._ended_life(process, error)
-        limit = account.policy.limit
-        self.ring.publish(RestartEvent, self.now, process, (error, account.delay, account.used + 1, limit))
-        if self.strategy is Strategy.ONE:
-            if account.delay:
-                self.expect(process, account.delay)
-            else:
-                self.due_again(process)
+        delay = account.delay
+        self.ring.publish(RestartEvent, self.now, process, (error, delay, account.used + 1, account.policy.limit))
+        if not alone:
+            self.recover(part, again=True, not_before=self.now + delay, counted=True)
+        elif delay:
+            self.expect(process, delay)
         else:
-            self.recover(part, again=True, not_before=self.now + account.delay, counted=True)
+            self.due_again(process)
         return True
+
+    def _restarted_with(self, process: Process) -> Collection[Process]:
+        """Those that the strategy restarts with a process, itself included."""
+        return self.processes if self.strategy is Strategy.ALL else self.dependents(process)
+
+    def _pending_beside(self, part: Collection[Process]) -> int:
+        """How many counted recoveries are under way that one of this part would not become one with."""
+        merged = {each._recovery for each in part if each._recovery is not None and each._recovery.counted}
+        return self.pending - len(merged)
 
     def _account(self, process: Process, policy: Restart) -> Account:
         account = self.account if self.strategy is not Strategy.ONE else process._account
@@ -175,9 +228,9 @@ class Recoveries(Walks):
             self.start(process)
 
     def _wait_again(self, process: Process) -> None:
+        self.unfinished.discard(process)
         process._recovery = None
         process._deadline = inf
-        process.restarts += 1
         process.state = State.WAITING
         process.since = self.now
 
@@ -240,8 +293,7 @@ class Recoveries(Walks):
         self.resume(recovery)
 
     def _back_off(self, process: Process) -> None:
-        """Have one that was about to be started wait again: that was no restart."""
-        process.restarts -= 1
+        """Have one that was about to be started wait again."""
         process.state = State.BACKOFF
         process.since = self.now
 
@@ -269,9 +321,9 @@ class Recoveries(Walks):
             return
         recovery.is_over = True
         self.pending -= recovery.counted
-        if recovery.counted and self.account is not None:
-            self.account.spend(self.now)
         those = [process for process, again in recovery.again.items() if again and is_between(process)]
+        if those and recovery.counted and self.account is not None:
+            self.account.spend(self.now)
         for process in those:
             self._wait_again(process)
         for process in those:
@@ -316,7 +368,7 @@ class Recoveries(Walks):
 
 def is_leaving(process: Process) -> bool:
     """Whether a process that is to be started again has ended only because of what is around it, and is leaving that."""
-    return process.state is State.BACKOFF and process._asking is None and process._task is not None
+    return process.state is State.BACKOFF and process._asking is None and (process._task is not None or process._over)
 
 
 def gave_up(error: BaseException | None) -> bool:

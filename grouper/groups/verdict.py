@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -59,18 +58,24 @@ def judge(process: Process, *, stopping: bool) -> BaseException | None:
 
 
 def _note(error: Exception, text: str) -> None:
-    with contextlib.suppress(Exception):  # a frozen exception takes no notes; the exit names the member anyway
+    try:
         if text not in getattr(error, "__notes__", ()):  # it may have been judged before
             error.add_note(text)
+    except Exception:
+        pass
 
 
-def trace(headline: str, path: str, failed: Iterable[Process], exited: Sequence[Process]) -> ErrorTrace:
+def trace(
+    headline: str, path: str, failed: Iterable[Process], exited: Sequence[Process], cause: BaseException | None
+) -> ErrorTrace:
     """Make the trace of a group. Exits that were not kept, but failed, come first."""
     failed = list(failed)
     kept = set(exited)
     exits = [process.exit for process in (*(each for each in failed if each not in kept), *exited)]
     errors = [process._error for process in failed if isinstance(process._error, Exception)]
-    return ErrorTrace(headline, errors, path=path, exits=[exit for exit in exits if exit is not None])
+    error = ErrorTrace(headline, errors, path=path, exits=[exit for exit in exits if exit is not None])
+    error.__cause__ = cause
+    return error
 
 
 def unready(path: str, process: Process) -> ExitedBeforeReady:

@@ -10,6 +10,8 @@ group is made, or that of a part (see recovery.py); if there was one, the whole 
 
 from __future__ import annotations
 
+import contextvars
+import functools
 import logging
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from math import inf
@@ -53,6 +55,8 @@ class Walks:
         self.passing: set[Process] = set()
         self.unfinished: set[Process] = set()
         self.backed_off: bool = False
+        self.is_disordered: bool = False
+        self.walking: list[Process] | None = None
         self.stopping: bool = False
         self.draining: bool = False
         self.killing: bool = False
@@ -65,23 +69,35 @@ class Walks:
         self.now = trio.current_time()
 
     def spawn_with(self, spawn: Callable[..., None]) -> None:
-        """Start tasks with this."""
-        self.spawn = spawn
+        """Start tasks with this, in the context of the group, whoever's step it is in which that is done."""
+        self.spawn = functools.partial(contextvars.copy_context().run, spawn)
 
     def await_more(self, number: int) -> None:
         """Have so many more to wait for before the group is ready."""
         self.unsatisfied += number
 
-    def keep_order(self) -> None:
-        """Put those that run in the order of the list, after one has come back."""
-        there = self.running
-        self.running = {each.member.name: each for each in self.processes if each.member.name in there}
+    def in_order(self) -> list[Process]:
+        """Those that run, in start order; one that was started again by hand in its old place."""
+        if self.is_disordered:
+            self.is_disordered = False
+            there = self.running
+            self.running = {each.member.name: each for each in self.processes if each.member.name in there}
+        return list(self.running.values())
+
+    def send(self, process: Process, number: int) -> None:
+        """Send a process a signal, and tell."""
+        if self.ring.hearers:
+            self.ring.tell("signal", self.now, process, number)
+        process._signals.send(number)
 
     def start(self, process: Process) -> None:
         """Start a process whose dependencies are satisfied."""
         process.state = State.STARTING
+        process.restarts += process.started_at is not None
         process.started_at = process.since = self.now
         member = process.member
+        if self.recount and member.name not in self.running and self.processes:  # those of a Dynamic have no other places
+            self.is_disordered = True
         self.running[member.name] = process
         self.ring.publish(StartEvent, self.now, process)
         if member.ready_within != inf:
@@ -125,18 +141,24 @@ class Walks:
 
     def done(self, process: Process, *, finally_: bool = False) -> None:
         """Go on with the stop: `process` has exited, and so have all that it had to wait for."""
-        todo = [process]
-        while todo:
-            node = todo.pop()
-            for other in node._frees:
-                other._blockers -= 1
-                if not other._blockers:
-                    if other.ended_at is not None:
-                        todo.append(other)
-                    elif self.stopping and other.started_at is not None and (not self.draining or is_between(other)):
-                        self.stop(other)
-            if self.stopping or finally_:  # else it may be started again by hand
-                node._frees = node._unlocks = ()
+        if self.walking is not None:  # to stop one that waits for its restart is to end it: the walk below goes on with that
+            self.walking.append(process)
+            return
+        self.walking = todo = [process]
+        try:
+            while todo:
+                node = todo.pop()
+                for other in node._frees:
+                    other._blockers -= 1
+                    if not other._blockers:
+                        if other.ended_at is not None or (self.stopping and other.member.name not in self.running):
+                            todo.append(other)
+                        elif self.stopping and (not self.draining or is_between(other)):
+                            self.stop(other)
+                if self.stopping or finally_:  # else it may be started again by hand
+                    node._frees = node._unlocks = ()
+        finally:
+            self.walking = None
 
     def stop_all(self, number: int) -> None:
         """Begin the stop, or go on with it: those that are told from here on get this signal."""
@@ -153,7 +175,7 @@ class Walks:
     def drain(self, number: int) -> None:
         """Tell all to take no new work, in stop order, and stop them after a while; what waits for a restart stops now."""
         self.draining = True
-        for process in reversed(list(self.running.values())):
+        for process in reversed(self.in_order()):
             if is_between(process):
                 if not process._blockers:
                     self.stop(process)
@@ -162,9 +184,7 @@ class Walks:
                     process.state = State.DRAINING
                     process.since = self.now
                     process._deadline = inf
-                if self.ring.hearers:
-                    self.ring.tell("signal", self.now, process, number)
-                process._signals.send(number)
+                self.send(process, number)
         self.expect(self.end_drain, self.drain_within)
 
     def end_drain(self) -> None:
@@ -236,12 +256,12 @@ class Walks:
         """Take those that were not started, and now never will be, out of the way of the stop."""
         if len(self.running) < len(self.processes):
             for process in self.processes:
-                if process.started_at is None and process.ended_at is None:
+                if process.ended_at is None and process.member.name not in self.running:
                     self.done(process, finally_=True)
 
     def stop_those_free(self) -> None:
         """Stop those that nobody else has to stop before."""
-        for process in reversed(list(self.running.values())):
+        for process in reversed(self.in_order()):
             if not process._blockers:
                 self.stop(process)
 
@@ -257,9 +277,7 @@ class Walks:
                 process.state = State.STOPPING
                 process.since = self.now
                 self.expect(process, grace_of(process.member))
-            if self.ring.hearers:
-                self.ring.tell("signal", self.now, process, self.stop_signal)
-            process._signals.send(self.stop_signal)
+            self.send(process, self.stop_signal)
 
     def give_up_restart(self, process: Process, *, own: bool = False) -> None:
         """End a process that is between two lives."""

@@ -114,12 +114,13 @@ class Troupe:
 
 
 @contextlib.asynccontextmanager
-async def supervised(runner: RunnerLike) -> AsyncGenerator[Process]:
-    """Run a group beside the block, which begins when it is ready and then stops it; how it ended is not raised."""
+async def supervised(runner: RunnerLike, *, settled: bool = True) -> AsyncGenerator[Process]:
+    """Run a group beside the block, which begins when all tasks wait and then stops it; how it ended is not raised."""
     process: Process | None = None
     try:
         async with grouper.background(runner) as process:
-            await wait_all_tasks_blocked()
+            if settled:
+                await wait_all_tasks_blocked()
             with trio.fail_after(100_000):
                 yield process
     except Exception as error:

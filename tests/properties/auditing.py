@@ -22,7 +22,6 @@ from grouper import (
     Member,
     MemberKilled,
     Process,
-    Restart,
     RestartEvent,
     RestartLimitExceeded,
     RestartType,
@@ -77,6 +76,8 @@ class Auditor:
     tracks: dict[Process, Track] = attrs.field(factory=dict[Process, Track])
     stamps: dict[Account, list[float]] = attrs.field(factory=dict[Account, list[float]])
     parts: dict[Account, list[set[str]]] = attrs.field(factory=dict[Account, "list[set[str]]"])
+    granted: dict[Account, int] = attrs.field(factory=dict[Account, int])
+    """How many restarts were still to be made when an account was begun anew: these may count."""
     restarts: int = 0
     root: Process | None = None
 
@@ -110,7 +111,7 @@ class Auditor:
         self.expect(now == trio.current_time(), process, f"was started at {now}")
         self.expect(not process._host.stopping, process, "is started while its group stops")  # type: ignore[attr-defined]
         track.starts += 1
-        track.is_on, track.was_told = True, False
+        track.is_on, track.was_told, track.own_end = True, False, False
         tree = self.trees[process.member]
         for before in self._named(process, () if tree.kind is Kind.DYNAMIC else tree.after(process.name)):
             settled = before.state in (State.EXITED, State.EXHAUSTED) and (
@@ -217,18 +218,21 @@ class Auditor:
             given_up = process.state is State.BACKOFF  # because a stop signal was sent to it
             facts = engine.stopping or given_up, process._held, recovery is not None, process._last
             told = process._signals.received is not None
-            policy = process.member.restart if process.state is not State.STOPPING else None  # of one that ended by itself
+            by_hand = recovery is not None and not recovery.counted
+            own = process.state is not State.STOPPING
             track = self.tracks.get(process)
             exits, starts = (0, 0) if track is None else (track.exits, track.starts)
             ended(engine, process)
             if process.member in self.specs and not engine.stopping and track is not None:
                 error = track.error if track.exits > exits else process._error
                 comes_back = process.ended_at is None and (process.state in BETWEEN or track.starts > starts)
-                self._judge(process, track, facts, comes=comes, comes_back=comes_back, told=told, policy=policy, error=error)
+                if comes and self._stays_down(process, error, by_hand=by_hand, own=own):
+                    comes = False
+                self._judge(process, track, facts, comes=comes, comes_back=comes_back, told=told, error=error)
 
         def spy_forget(account: Account) -> None:
             self.stamps.pop(account, None)
-            self.parts.pop(account, None)
+            self.granted[account] = self.granted.get(account, 0) + len(self.parts.pop(account, []))
             for process, track in self.tracks.items():
                 if process._account is account:
                     track.due = None
@@ -275,7 +279,6 @@ class Auditor:
         comes: bool,
         comes_back: bool,
         told: bool,
-        policy: Restart | None,
         error: BaseException | None,
     ) -> None:
         stopping, held, recovers, last = facts
@@ -284,9 +287,7 @@ class Auditor:
         if held and not recovers:
             self.expect(not comes_back, process, "comes back although it was stopped by hand")
         elif recovers:
-            refused = policy is not None and isinstance(error, Exception) and policy.ending(error) is Ending.REFUSED
-            expected = comes and not forbids(error) and not refused
-            self.expect(comes_back == expected, process, f"comes back: {comes_back}, with its siblings, after {error!r}")
+            self.expect(comes_back == comes, process, f"comes back: {comes_back}, with its siblings, after {error!r}")
         elif isinstance(error, RestartLimitExceeded):
             self._expect_exceeded(process, track, error)
             track.own_end = True
@@ -295,13 +296,26 @@ class Auditor:
             self.expect(comes_back == expected, process, f"comes back: {comes_back}, after {error!r}")
             track.own_end = not comes_back
 
+    def _stays_down(self, process: Process, error: BaseException | None, *, by_hand: bool, own: bool) -> bool:
+        """Whether one that is part of a recovery stays down after all; `own` tells that it ended before it was its turn."""
+        spec = self.specs[process.member]
+        if by_hand or not own:
+            return contains(error, TerminateTree) if by_hand else forbids(error)
+        if error is None:
+            return spec.role is Role.JOB or (spec.restart is not None and spec.restart.type is not RestartType.PERMANENT)
+        refused = spec.restart is not None and isinstance(error, Exception) and spec.restart.ending(error) is Ending.REFUSED
+        return forbids(error) or refused
+
     def _expect_exceeded(self, process: Process, track: Track, error: RestartLimitExceeded) -> None:
         self.expect(self._should_restart(process, track, error.__cause__), process, f"has given up after {error.__cause__!r}")
         account = self._account(process)
-        if account is not None and account is process._account:  # a group counts also a restart in which nobody was left to start
+        if account is not None:
             policy = account.policy
             used = [each for each in self.stamps.get(account, []) if each >= trio.current_time() - policy.period]
-            self.expect(len(used) >= policy.limit, process, f"has given up after {used}: {error}")
+            part = {process.name} | self.trees[process.member].dependents(process.name)
+            on_their_way = [each for each in self.parts.get(account, []) if part.isdisjoint(each)]
+            most = len(used) + len(on_their_way) + self.granted.get(account, 0)
+            self.expect(most >= policy.limit, process, f"has given up after {used}: {error}")
 
     def _should_restart(self, process: Process, track: Track, error: BaseException | None) -> bool:
         spec = self.specs[process.member]

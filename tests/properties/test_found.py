@@ -50,6 +50,17 @@ def test_a_member_being_removed_hears_the_stop_signal_of_its_group() -> None:
     check(play(Scenario(Tree(Kind.DYNAMIC, steps=steps), actions=(Action(2.0, 0, What.SIGNAL, INT),))))
 
 
+def test_a_member_that_is_removed_while_it_dies_of_its_own_still_stops_its_group() -> None:
+    """A member that was killed as late has failed; that a client then removes it takes that back no more than a restart would."""
+    late = Spec(Leaf(ready=False, cleanup=1.0), ready_within=1.0)
+    steps = (
+        Step(0.0, Doing.INSERT, "a", late),
+        Step(1.5, Doing.REMOVE, "a"),
+        Step(0.0, Doing.INSERT, "b", Spec(Leaf())),
+    )
+    check(play(Scenario(Tree(Kind.DYNAMIC, steps=steps, capacity=1))))
+
+
 async def idle(signals: Signals, *, task_status: trio.TaskStatus[None]) -> None:
     await signals.wait()
 

@@ -237,8 +237,8 @@ def jobs_stop_their_group() -> contextlib.AbstractContextManager[object]:
 def only_the_first_failure_raised() -> contextlib.AbstractContextManager[object]:
     trace = verdict.trace
 
-    def mutant(headline: str, path: str, failed: Any, exited: Any) -> object:
-        return trace(headline, path, list(failed)[:1], exited)
+    def mutant(headline: str, path: str, failed: Any, *rest: Any) -> object:
+        return trace(headline, path, list(failed)[:1], *rest)
 
     return mock.patch("grouper.groups.engine.trace", mutant)
 
