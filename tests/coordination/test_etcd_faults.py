@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import itertools
 import os
+import re
+import socket
+import struct
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -248,8 +252,6 @@ class SilentServer:
     """What a stopped etcd is: connections are taken by the kernel, and nobody speaks."""
 
     def __enter__(self) -> str:
-        import socket
-
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))
         self._socket.listen(100)
@@ -447,13 +449,106 @@ async def test_tls_that_fails_is_told_at_once(secure: tuple[Etcd, Path], query: 
         assert "\n" not in str(caught.value)
 
 
+async def failure(scheme: str, endpoint: str, *, tries: int = 1) -> gateway.Failed:
+    """How the last of so many requests fails."""
+    async with from_url(f"{scheme}://{endpoint}/p") as store:
+        asks = store.session().gateway
+        for _ in range(tries - 1):
+            await asks._exchange(asks.current, "/v3/kv/range", b"{}", None, gateway.Call(10.0))
+        with pytest.raises(gateway.Failed) as caught:
+            await asks._exchange(asks.current, "/v3/kv/range", b"{}", None, gateway.Call(10.0))
+        return caught.value
+
+
 async def test_wrong_scheme_is_told(etcd: Etcd, secure: tuple[Etcd, Path]) -> None:
-    """As far as it can be: an etcd closes the connection and says nothing."""
+    """As far as it can be: an etcd says nothing, and closes or resets the connection as the random bytes of a handshake have it."""
     for endpoint, scheme, other in ((etcd.endpoints[0], "etcds", "etcd"), (secure[0].endpoints[0], "etcd", "etcds")):
-        async with from_url(f"{scheme}://{endpoint}/p") as store:
-            asks = store.session().gateway
-            with pytest.raises(gateway.Failed, match=f"write {other}:// instead"):
-                await asks._exchange(asks.current, "/v3/kv/range", b"{}", None, gateway.Call(10.0))
+        failed = await failure(scheme, endpoint)
+        assert f"write {other}:// instead of {scheme}://" in str(failed)
+
+
+class Way(enum.Enum):
+    """How a connection ends."""
+
+    CLOSED = enum.auto()
+    RESET = enum.auto()
+
+
+@asynccontextmanager
+async def ending(way: Way, *says: bytes) -> AsyncGenerator[str]:
+    """A server that hears a request before each thing that it says, and ends the connection in that way after the last."""
+
+    async def speak(stream: trio.SocketStream) -> None:
+        for word in says:
+            await hear(stream)
+            await stream.send_all(word)
+        if way is Way.CLOSED:
+            await stream.send_eof()
+            async for _ in stream:
+                pass
+        else:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async def hear(stream: trio.SocketStream) -> None:
+        heard = b""
+        while not heard.startswith(b"\x16") and not heard.endswith(b"{}"):  # a handshake is in one piece here
+            heard += await stream.receive_some()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(functools.partial(trio.serve_tcp, speak, 0, host="127.0.0.1"))
+        yield f"127.0.0.1:{listener.socket.getsockname()[1]}"
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "other", "way", "how"),
+    [
+        ("etcds", "etcd", Way.CLOSED, "TLS fails"),
+        ("etcds", "etcd", Way.RESET, "it resets the connection in the TLS handshake"),
+        ("etcd", "etcds", Way.CLOSED, "no whole answer in HTTP comes"),
+        ("etcd", "etcds", Way.RESET, "it resets the connection"),
+    ],
+)
+async def test_wrong_scheme_is_told_where_the_other_side_says_nothing(scheme: str, other: str, way: Way, how: str) -> None:
+    """However it ends the connection. It may as well be that it breaks down just then, so that is asked again."""
+    async with ending(way, b"") as endpoint:
+        failed = await failure(scheme, endpoint)
+    assert re.fullmatch(rf"{how} \(.*; if it .*TLS, write {other}:// instead of {scheme}://\)", str(failed))
+    assert (failed.sent, failed.hopeless) == (scheme == "etcd", False)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "other", "word", "hopeless"),
+    [
+        ("etcds", "etcd", b"HTTP/1.1 400 Bad Request\r\n\r\n", True),
+        ("etcd", "etcds", b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n", True),
+        ("etcd", "etcds", b"\x15\x03\x01\x00\x02\x02\x0a", False),  # a TLS alert: unexpected message
+    ],
+    ids=["HTTP to TLS", "HTTP to HTTP", "alert to HTTP"],
+)
+async def test_wrong_scheme_is_told_by_what_the_other_side_says(scheme: str, other: str, word: bytes, hopeless: bool) -> None:
+    """A server of HTTP answers a handshake with a refusal, one of TLS a request with a refusal or an alert."""
+    async with ending(Way.CLOSED, word) as endpoint:
+        failed = await failure(scheme, endpoint)
+    assert f"write {other}:// instead of {scheme}://" in str(failed)
+    assert failed.hopeless == hopeless
+
+
+@pytest.mark.parametrize("way", Way)
+@pytest.mark.parametrize(
+    ("says", "tries"),
+    [
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", b""], 2),
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"], 1),
+    ],
+    ids=["after an answer", "within an answer"],
+)
+async def test_scheme_is_not_blamed_when_there_was_an_answer(way: Way, says: list[bytes], tries: int) -> None:
+    """An etcd that is killed also ends its connections."""
+    async with ending(way, *says) as endpoint:
+        failed = await failure("etcd", endpoint, tries=tries)
+    assert "instead of" not in str(failed)
+    assert failed.sent
 
 
 def test_text_of_a_full_etcd_says_what_to_do() -> None:

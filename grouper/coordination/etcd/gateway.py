@@ -61,6 +61,12 @@ ADVICE: Final = (
 )
 """What to do about other things that it says."""
 
+OTHER_SCHEME: Final = (
+    "; if it speaks TLS, write etcds:// instead of etcd://",
+    "; if it does not speak TLS, write etcd:// instead of etcds://",
+)
+"""What to do where a connection ends without an answer, and none ever came: without TLS, and with it."""
+
 
 class Refused(Exception):  # noqa: N818 (callers know what to do)
     """etcd refused a request for a reason in `EXPECTED`, and changed nothing."""
@@ -78,10 +84,11 @@ class Failed(Exception):  # noqa: N818 (it goes no further than this module)
 class Call:
     """One call of a store's method, in which there may be several requests: the time it has, and that of each try.
 
-    `sent` tells whether the request of this try was sent, `unsure` whether one before was whose answer did not come.
+    `sent` tells whether the request of this try was sent, `answered` whether the head of an answer to it has come, `unsure` whether
+    one before was sent whose answer did not come.
     """
 
-    __slots__ = ("deadline", "each", "sent", "token", "unsure")
+    __slots__ = ("answered", "deadline", "each", "sent", "token", "unsure")
 
     def __init__(self, seconds: float, token: str | None = None, *, each: float | None = None) -> None:
         self.deadline: float = trio.current_time() + seconds
@@ -89,11 +96,14 @@ class Call:
         self.token: str | None = token
         self.unsure: bool = False
         self.sent: bool = False
+        self.answered: bool = False
 
     async def trace(self, event: str, info: object) -> None:
-        """What the HTTP client calls at each step: from this one on, the request may arrive."""
+        """What the HTTP client calls at each step: from the first of these on the request may arrive, at the second it did."""
         if event == "http11.send_request_headers.started":
             self.sent = True
+        elif event == "http11.receive_response_headers.complete":
+            self.answered = True
 
     async def pause(self, tries: int, first: float = FIRST, longest: float = LONGEST) -> None:
         """Sleep for a random time between tries: those who failed together do not come back together."""
@@ -108,6 +118,7 @@ class Gateway:
         self.timeout: float = timeout
         self._place = random.randrange(len(address.bases))
         self._http: httpx2.AsyncClient | None = None
+        self._known: set[str] = set()  # the endpoints that have answered in the scheme of the url
         self._at_once = trio.CapacityLimiter(AT_ONCE)
         self._login: str | None = None
         self._logging_in = trio.Lock()
@@ -231,6 +242,7 @@ class Gateway:
         httpx2 = _httpx2()
         began = trio.current_time()
         each = min(call.each, max(0.0, call.deadline - began - CLEAN))
+        call.answered = False
         try:
             response = await self._client().post(
                 base + path,
@@ -244,8 +256,10 @@ class Gateway:
                 self.avoid(base)
             raise
         except (httpx2.HTTPError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise _failure(error) from error
-        return response.status_code, _understood(response.status_code, response.content)
+            raise _failure(error, tls=self.address.tls, known=call.answered or base in self._known) from error
+        answer = _understood(response.status_code, response.content)
+        self._known.add(base)
+        return response.status_code, answer
 
     @asynccontextmanager
     async def stream(self, base: str, path: str, body: JSON) -> AsyncGenerator[AsyncGenerator[JSON]]:
@@ -261,9 +275,10 @@ class Gateway:
                 if answer.status_code != 200:
                     said = _understood(answer.status_code, await answer.aread())
                     raise Failed(str(said.get("message") or said.get("error")), sent=False)
+                self._known.add(base)
                 yield _messages(answer)
         except (httpx2.HTTPError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise _failure(error) from error
+            raise _failure(error, tls=self.address.tls, known=base in self._known) from error
 
     def _client(self) -> httpx2.AsyncClient:
         http = self._http
@@ -331,17 +346,27 @@ def _understood(status: int, content: bytes) -> JSON:
     raise Failed("it is no etcd, or one without its JSON gateway: name another host or port", sent=False, hopeless=True)
 
 
-def _failure(error: BaseException) -> Failed:
-    """What an error of the HTTP client means."""
+def _failure(error: BaseException, *, tls: bool, known: bool) -> Failed:
+    """What an error of the HTTP client means; `known` tells that the endpoint has answered, so that the scheme is right.
+
+    Who is spoken to in the wrong scheme closes the connection, with a word about it or without. If it has not read all that it was
+    sent, which for an etcd depends on whether there is a newline in the random bytes of the handshake, its system resets the
+    connection instead, and a word need not arrive.
+    """
     import httpx2
 
-    sent = not isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout | httpx2.UnsupportedProtocol)
+    connecting = isinstance(error, httpx2.ConnectError)
+    sent = not (connecting or isinstance(error, httpx2.ConnectTimeout | httpx2.PoolTimeout | httpx2.UnsupportedProtocol))
+    advice = "" if known else OTHER_SCHEME[tls]
     for each in _causes(error):
         if isinstance(each, ssl.SSLError):
-            return _tls_failure(each, sent)
+            return _tls_failure(each, sent, advice)
+    text = str(error).removesuffix(".") or type(error).__name__
     if isinstance(error, httpx2.RemoteProtocolError):
-        return Failed("it closes the connection without an answer (if it speaks TLS, write etcds:// instead of etcd://)", sent=sent)
-    return Failed(str(error) or type(error).__name__, sent=sent)
+        return Failed(f"no whole answer in HTTP comes ({text}{advice})", sent=sent)
+    if any(isinstance(each, ConnectionResetError | BrokenPipeError) for each in _causes(error)) and (tls or not connecting):
+        return Failed(f"it resets the connection{' in the TLS handshake' * connecting} ({text}{advice})", sent=sent)
+    return Failed(text, sent=sent)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -351,7 +376,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         at = at.__cause__ or at.__context__
 
 
-def _tls_failure(error: ssl.SSLError, sent: bool) -> Failed:
+def _tls_failure(error: ssl.SSLError, sent: bool, advice: str) -> Failed:
     reason = str(error.reason or error).replace("_", " ").lower()
     if isinstance(error, ssl.SSLCertVerificationError):
         said = error.verify_message
@@ -363,4 +388,4 @@ def _tls_failure(error: ssl.SSLError, sent: bool) -> Failed:
     if "alert" in reason and ("certificate" in reason or "unknown ca" in reason):
         refused = f"it does not accept this client's certificate ({reason}): name one with ?cert=PATH&key=PATH"
         return Failed(refused, sent=False, hopeless=True)
-    return Failed(f"TLS fails ({reason}; if it does not speak TLS, write etcd:// instead of etcds://)", sent=sent)
+    return Failed(f"TLS fails ({reason}{advice})", sent=sent)
