@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import random
-from collections.abc import Awaitable, Callable, Sequence
+import sys
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any
 
 import pytest
@@ -40,3 +43,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("trio") is not None and item.get_closest_marker("real_time") is None:
             item.add_marker(pytest.mark.trio(run=run_with_mock_clock), append=False)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Have the garbage collector pass over what is there for good: to look at it costs more than all that the tests throw away."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """Where no bytecode is to be written, let the programs that tests start keep theirs in a folder of this session."""
+    with pytest.MonkeyPatch.context() as patch:
+        if sys.dont_write_bytecode:
+            shared = tmp_path_factory.getbasetemp()
+            shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+            patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+            patch.setenv("PYTHONPYCACHEPREFIX", str(shared / "bytecode"))
+        yield

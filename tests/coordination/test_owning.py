@@ -446,7 +446,7 @@ def test_ctrl_c_between_any_two_lines_leaves_nothing(
 
         try:
             with injector.watching():
-                trio.run(main, clock=MockClock(autojump_threshold=0))
+                trio.run(main, clock=MockClock(autojump_threshold=0), instruments=[injector])
         except BaseException as caught:
             error: BaseException | None = caught
         else:
@@ -461,7 +461,7 @@ def test_ctrl_c_between_any_two_lines_leaves_nothing(
     assert run(watched) is None
     places = moments(watched.lines, 1)
     for at in places:
-        injector = Injector(where, at, lambda: signal.raise_signal(signal.SIGINT))
+        injector = Injector(where, at, lambda: signal.raise_signal(signal.SIGINT), watched)
         error = run(injector)
         assert injector.struck is not None
         assert leaves(error) == {KeyboardInterrupt}, f"Ctrl-C at {injector.struck}: {error!r} came out"

@@ -131,7 +131,7 @@ def run(scenario: Scenario, account: Account, injector: Injector, seed: int) -> 
     SCHEDULER._r = Random(seed)
     try:
         with injector.watching():
-            trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+            trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0), instruments=[injector])
     except BaseException as error:
         return error
     return None

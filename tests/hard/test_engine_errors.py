@@ -46,7 +46,7 @@ def test_an_error_at_any_line_of_the_loop_leaves_nothing_running(scenario: Scena
     places = moments(watched.lines, 1)
     for at in places:
         account = Account()
-        injector = Injector(LOOP, at, strike)
+        injector = Injector(LOOP, at, strike, watched)
         error = run(scenario, account, injector, seeded_scheduler)
         where = f"an error at {injector.struck} (line {at} of the run)"
         assert injector.struck is not None, where
@@ -69,7 +69,7 @@ def test_an_error_at_any_line_of_a_restart_leaves_nothing_running_or_held(seeded
     places = moments(watched.lines, 1)
     for at in places:
         account = Account()
-        injector = Injector(RESTARTING, at, strike)
+        injector = Injector(RESTARTING, at, strike, watched)
         error = run(supervised, account, injector, seeded_scheduler)
         where = f"an error at {injector.struck} (line {at} of the run)"
         assert injector.struck is not None, where

@@ -42,7 +42,7 @@ def test_ctrl_c_between_any_two_lines_neither_hangs_nor_leaves_a_member(
     places = moments(watched.lines, times)
     for at in places:
         account = Account()
-        injector = Injector(in_modules(*ENGINE), at, lambda: signal.raise_signal(signal.SIGINT))
+        injector = Injector(in_modules(*ENGINE), at, lambda: signal.raise_signal(signal.SIGINT), watched)
         error = run(scenario, account, injector, seeded_scheduler)
         where = f"Ctrl-C at {injector.struck} (line {at} of the run)"
         assert injector.struck is not None, where
@@ -66,7 +66,7 @@ def test_ctrl_c_between_any_two_lines_of_a_restart_leaves_nothing(modules: tuple
     places = moments(watched.lines, 1)
     for at in places:
         account = Account()
-        injector = Injector(in_modules(*modules), at, lambda: signal.raise_signal(signal.SIGINT))
+        injector = Injector(in_modules(*modules), at, lambda: signal.raise_signal(signal.SIGINT), watched)
         error = run(supervised, account, injector, seeded_scheduler)
         where = f"Ctrl-C at {injector.struck} (line {at} of the run)"
         assert injector.struck is not None, where

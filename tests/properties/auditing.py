@@ -354,7 +354,8 @@ class Auditor:
             return
         for value, process in zip(values, processes, strict=True):
             same = (value.state, value.since, value.restarts) == (process.state, process.since, process.restarts)
-            self.expect(same and value.taken_at == trio.current_time(), process, f"has the snapshot {value}")
+            if not (same and value.taken_at == trio.current_time()):
+                self.expect(False, process, f"has the snapshot {value}")
             track = self.tracks.get(process)
             if track is None:
                 continue

@@ -16,7 +16,6 @@ import attrs
 import outcome
 import trio
 import trio.testing
-from hypothesis import strategies as st
 
 from grouper.work import Backoff, Job, JobCancelled, JobError, Jobs, JobTimeout, NotReady, Pool, Status, all_done, all_ok, open_pool
 from grouper.work import job as spec_of
@@ -688,10 +687,10 @@ def make(choose: Callable[[Sequence[Any]], Any], size: int, *, pool: bool, rough
     )
 
 
-@st.composite
-def plans(draw: st.DrawFn, *, rough: bool) -> Plan:
-    """Small plans, of which each part is drawn."""
-    return make(lambda those: draw(st.sampled_from(those)), draw(st.integers(1, 9)), pool=draw(st.booleans()), rough=rough)
+def small(seed: int, *, rough: bool) -> Plan:
+    """A plan of a few jobs."""
+    random = Random(seed)
+    return make(random.choice, random.randint(1, 9), pool=random.random() < 0.5, rough=rough)
 
 
 def big(seed: int, size: int, *, pool: bool, rough: bool) -> Plan:

@@ -1,4 +1,4 @@
-"""What can happen to a tree, as plain data, and the strategies that make it up.
+"""What can happen to a tree, as plain data, and what makes it up.
 
 Durations come from a small set, so that things often happen at the same time: that is where the order of reports matters.
 Everything here ends by itself, by a signal or by a kill: what ignores its kill for ever, nothing can end.
@@ -9,10 +9,10 @@ from __future__ import annotations
 import enum
 import math
 import signal
+from random import Random
 from typing import Final
 
 import attrs
-from hypothesis import strategies as st
 
 from grouper import Role
 
@@ -136,97 +136,90 @@ class Scenario:
     waiters: bool = True
 
 
-DURATIONS: Final = st.sampled_from([0.0, 0.0, 0.5, 1.0, 2.0])
-TERMINATIONS: Final[st.SearchStrategy[int | None]] = st.sampled_from([TERM, TERM, INT, None])
-ENDS: Final = st.sampled_from([End.RETURN, End.RETURN, End.RETURN, End.FAIL, End.FAIL, End.INTERRUPT, End.EXIT])
-STOP_ENDS: Final = st.sampled_from([End.RETURN] * 8 + [End.FAIL] * 3 + [End.INTERRUPT])
-CLEANUP_ENDS: Final = st.sampled_from([End.CANCELLED] * 7 + [End.RETURN] * 2 + [End.FAIL] * 3 + [End.EXIT])
+def leaf(random: Random) -> Leaf:
+    """A random member that has none of its own."""
+    pick = random.choice
+    ends = [End.RETURN, End.RETURN, End.RETURN, End.FAIL, End.FAIL, End.INTERRUPT, End.EXIT]
+    return Leaf(
+        setup=pick([0.0, 0.0, 0.5, 1.0, 2.0]),
+        ready=random.randrange(10) > 0,
+        life=pick([math.inf] * 7 + [0.0, 0.5, 1.0, 2.0, 3.0]),
+        end=pick(ends),
+        stop_delay=pick([0.0, 0.0, 0.0, 0.5, 1.0, 2.0, 4.0, None]),
+        stop_end=pick([End.RETURN] * 8 + [End.FAIL] * 3 + [End.INTERRUPT]),
+        cleanup=pick([0.0, 0.0, 0.0, 0.5, 1.0, 5.0]),
+        cleanup_end=pick([End.CANCELLED] * 7 + [End.RETURN] * 2 + [End.FAIL] * 3 + [End.EXIT]),
+        late_ready=random.randrange(7) == 0,
+        ready_elsewhere=random.randrange(13) == 0,
+    )
 
 
-def _mostly(usual: bool, times: int = 9) -> st.SearchStrategy[bool]:
-    return st.sampled_from([usual] * times + [not usual])
-
-
-leaves: st.SearchStrategy[Leaf] = st.builds(
-    Leaf,
-    setup=DURATIONS,
-    ready=_mostly(True),
-    life=st.sampled_from([math.inf] * 7 + [0.0, 0.5, 1.0, 2.0, 3.0]),
-    end=ENDS,
-    stop_delay=st.sampled_from([0.0, 0.0, 0.0, 0.5, 1.0, 2.0, 4.0, None]),
-    stop_end=STOP_ENDS,
-    cleanup=st.sampled_from([0.0, 0.0, 0.0, 0.5, 1.0, 5.0]),
-    cleanup_end=CLEANUP_ENDS,
-    late_ready=_mostly(False, 6),
-    ready_elsewhere=_mostly(False, 12),
-)
-
-
-@st.composite
-def specs(draw: st.DrawFn, depth: int, after: st.SearchStrategy[tuple[int, ...]] | None = None) -> Spec:
-    runner = draw(trees(depth - 1)) if depth > 1 and draw(st.integers(0, 9)) < 3 + depth else draw(leaves)
+def spec(random: Random, depth: int, after: tuple[int, ...] = ()) -> Spec:
+    """A random member, with groups in it down to a depth."""
+    pick = random.choice
     return Spec(
-        runner,
-        after=() if after is None else draw(after),
-        role=draw(st.sampled_from([Role.SERVICE, Role.SERVICE, Role.SERVICE, Role.JOB, Role.OPTIONAL])),
-        grace=draw(st.sampled_from([None, None, 0.0, 0.5, 1.0, 3.0, math.inf])),
-        ready_within=draw(st.sampled_from([math.inf] * 4 + [0.5, 1.0, 2.0])),
+        tree(random, depth - 1) if depth > 1 and random.randrange(10) < 3 + depth else leaf(random),
+        after=after,
+        role=pick([Role.SERVICE, Role.SERVICE, Role.SERVICE, Role.JOB, Role.OPTIONAL]),
+        grace=pick([None, None, 0.0, 0.5, 1.0, 3.0, math.inf]),
+        ready_within=pick([math.inf] * 4 + [0.5, 1.0, 2.0]),
     )
 
 
-@st.composite
-def steps(draw: st.DrawFn, depth: int) -> Step:
-    doing = draw(st.sampled_from([Doing.INSERT] * 5 + [Doing.INSERT_NOWAIT, Doing.REMOVE, Doing.REMOVE, Doing.CLOSE]))
-    inserts = doing in (Doing.INSERT, Doing.INSERT_NOWAIT)
+def step(random: Random, depth: int) -> Step:
+    """What a random client does next."""
+    pick = random.choice
+    doing = pick([Doing.INSERT] * 5 + [Doing.INSERT_NOWAIT, Doing.REMOVE, Doing.REMOVE, Doing.CLOSE])
     return Step(
-        draw(st.sampled_from([0.0, 0.0, 0.5, 1.0])),
+        pick([0.0, 0.0, 0.5, 1.0]),
         doing,
-        draw(st.sampled_from("abcd")) if doing is not Doing.CLOSE else "a",
-        draw(specs(depth)) if inserts else Spec(Leaf()),
+        pick("abcd") if doing is not Doing.CLOSE else "a",
+        spec(random, depth) if doing in (Doing.INSERT, Doing.INSERT_NOWAIT) else Spec(Leaf()),
     )
 
 
-@st.composite
-def trees(draw: st.DrawFn, depth: int) -> Tree:
-    kind = draw(st.sampled_from([Kind.ORDERED, Kind.QUEUE, Kind.PARALLEL, Kind.GRAPH, Kind.GRAPH, Kind.DYNAMIC]))
-    termination = draw(TERMINATIONS)
-    cancel_grace = draw(st.sampled_from([0.0, 0.0, 0.0, 0.5, 2.0]))
+def tree(random: Random, depth: int) -> Tree:
+    """A random group."""
+    pick = random.choice
+    kind = pick([Kind.ORDERED, Kind.QUEUE, Kind.PARALLEL, Kind.GRAPH, Kind.GRAPH, Kind.DYNAMIC])
+    termination = pick([TERM, TERM, INT, None])
+    cancel_grace = pick([0.0, 0.0, 0.0, 0.5, 2.0])
     most = 5 if depth >= 3 else 4 if depth == 2 else 3
     if kind is Kind.DYNAMIC:
         return Tree(
             kind,
             termination=termination,
             cancel_grace=cancel_grace,
-            buffer=draw(st.sampled_from([1000, 1000, 2, 0])),
-            capacity=draw(st.sampled_from([None, None, 1, 2])),
-            steps=tuple(draw(st.lists(steps(depth), min_size=1, max_size=most + 1))),
+            buffer=pick([1000, 1000, 2, 0]),
+            capacity=pick([None, None, 1, 2]),
+            steps=tuple([step(random, depth) for _ in range(random.randint(1, most + 1))]),
         )
-    count = draw(st.integers(0 if depth < 4 else 1, most))
     members: list[Spec] = []
-    for place in range(count):
-        earlier: st.SearchStrategy[tuple[int, ...]] | None = None
-        if kind is Kind.GRAPH and place:
-            earlier = st.sets(st.integers(0, place - 1), max_size=3).map(lambda found: tuple(sorted(found)))
-        members.append(draw(specs(depth, earlier)))
+    for place in range(random.randint(0 if depth < 4 else 1, most)):
+        earlier = range(place) if kind is Kind.GRAPH else ()
+        after = tuple(sorted(random.sample(earlier, random.randint(0, min(3, len(earlier))))))
+        members.append(spec(random, depth, after))
     return Tree(kind, tuple(members), termination, cancel_grace)
 
 
-actions: st.SearchStrategy[Action] = st.builds(
-    Action,
-    at=st.sampled_from([0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0]),
-    ticks=st.integers(0, 6),
-    what=st.sampled_from([What.SIGNAL] * 5 + [What.TELL] * 3 + [What.KILL] * 3 + [What.CANCEL] * 2),
-    number=st.sampled_from([TERM, TERM, TERM, INT, INT, HUP, HUP, USR1, KILL]),
-    target=st.integers(0, 12),
-)
+def action(random: Random) -> Action:
+    """Something that is done at random."""
+    pick = random.choice
+    return Action(
+        at=pick([0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0]),
+        ticks=random.randint(0, 6),
+        what=pick([What.SIGNAL] * 5 + [What.TELL] * 3 + [What.KILL] * 3 + [What.CANCEL] * 2),
+        number=pick([TERM, TERM, TERM, INT, INT, HUP, HUP, USR1, KILL]),
+        target=random.randint(0, 12),
+    )
 
 
-def scenarios() -> st.SearchStrategy[Scenario]:
-    return st.builds(
-        Scenario,
-        root=st.integers(2, 4).flatmap(trees),
-        entry=st.sampled_from([Entry.BARE, Entry.BARE, Entry.BACKGROUND, Entry.INVOKE]),
-        actions=st.lists(actions, max_size=4).map(tuple),
-        seed=st.integers(0, 2**16),
-        waiters=st.booleans(),
+def scenario(random: Random) -> Scenario:
+    """A random life of a random tree."""
+    return Scenario(
+        root=tree(random, random.randint(2, 4)),
+        entry=random.choice([Entry.BARE, Entry.BARE, Entry.BACKGROUND, Entry.INVOKE]),
+        actions=tuple([action(random) for _ in range(random.randint(0, 4))]),
+        seed=random.randrange(2**16),
+        waiters=random.random() < 0.5,
     )
