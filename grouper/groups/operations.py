@@ -97,8 +97,8 @@ class Operations(Recoveries):
             self.give_up_restart(process)
             self.post(nothing)
         else:
-            if process.state is State.READY and not self.stopping:  # nobody starts after what is on its way down
-                self.no_more_satisfied(process)
+            if process.member.restart is not None and process.state is State.READY and not self.stopping:
+                self.no_more_satisfied(process)  # it may come again: who has not started yet waits for that
             self.kill(process, failure)
 
     def named(self, name: str, verb: str) -> Process:

@@ -96,15 +96,15 @@ def in_modules(*names: str) -> Where:
     return lambda frame: frame.f_globals.get("__name__") in names
 
 
-def beneath(where: Where, function: str, *, but: frozenset[str]) -> Where:
-    """Frames that are also called, at any depth, by a function of that name; those of functions in `but` excepted."""
+def beneath(where: Where, *functions: str, but: frozenset[str]) -> Where:
+    """Frames that are also called, at any depth, by a function of those names; those of functions in `but` excepted."""
 
     def matches(frame: FrameType) -> bool:
         if not where(frame) or frame.f_code.co_name in but:
             return False
         outer: FrameType | None = frame
         while outer is not None:
-            if outer.f_code.co_name == function:
+            if outer.f_code.co_name in functions:
                 return True
             outer = outer.f_back
         return False

@@ -10,6 +10,10 @@ from .injection import Injector, beneath, in_modules, moments
 from .scenario import Account, Scenario, direct, invoked, leaves, run
 from .supervised_scenario import MineError, supervised
 
+# With `post` and `started` a nested group tells the outer one, with `report` and `take_now` a member's task tells its group: lines
+# between which nothing can fail. What goes wrong in a note is meant to be ignored.
+SURE = frozenset({"post", "started", "report", "take_now", "_note"})
+
 LOOP = beneath(
     in_modules(
         "grouper.groups.deadlines",
@@ -23,9 +27,8 @@ LOOP = beneath(
         "grouper.groups.walks",
     ),
     "_loop",
-    # With these a nested group tells the outer one: two lines that wake a task, between which nothing can fail.
-    # What goes wrong in a note is meant to be ignored.
-    but=frozenset({"post", "started", "_note"}),
+    "take_now",
+    but=SURE,
 )
 
 
@@ -56,9 +59,7 @@ def test_an_error_at_any_line_of_the_loop_leaves_nothing_running(scenario: Scena
     assert len(places) > 100, "the scenario executes too few lines to show anything"
 
 
-RESTARTING = beneath(
-    in_modules("grouper.groups.operations", "grouper.groups.recovery"), "_loop", but=frozenset({"post", "started", "_note"})
-)
+RESTARTING = beneath(in_modules("grouper.groups.operations", "grouper.groups.recovery"), "_loop", "take_now", but=SURE)
 
 
 def test_an_error_at_any_line_of_a_restart_leaves_nothing_running_or_held(seeded_scheduler: int) -> None:
