@@ -12,7 +12,7 @@ runner is that runner's exception, and nowhere else can it leave a counter half 
 and to know the task, whose frames show where a member sits that ignores its kill.
 
 A process only records what happened (`started()`, the end of a life) and reports it; what it means, and so every change of
-`state`, is decided in the group's loop. So `exit` and `state` agree with the events at any time.
+`state`, is decided by the group, in one order. So `exit` and `state` agree with the events at any time.
 
 A member that may be started again lives its lives in one task (`groups/lives.py`): a task for each costs four times as much.
 """

@@ -1,8 +1,9 @@
 """The one loop that runs every group.
 
 The signals sent to a group and the reports of its members come into one inbox, in one total order, and `_loop` takes them one by
-one. Nothing else decides: what a signal and an exit at the same moment mean depends on which came first, and never on which of
-several waits woke up first (ifrit's groups select among channels at random).
+one; where it waits, so that nothing came before, a member's task takes the end of its own life at once. Nothing else decides: what
+a signal and an exit at the same moment mean depends on which came first, and never on which of several waits woke up first (ifrit's
+groups select among channels at random).
 
 Members run under shields (see process.py), so a cancellation from outside reaches only the loop, which takes it as one more thing
 in the inbox (see inbox.py), kills the members in stop order, and lets it go on after the last has ended. Whatever else leaves the

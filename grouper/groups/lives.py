@@ -1,8 +1,8 @@
 """The one task in which a member that may be started again lives: life after life, inside what is held around them.
 
-A life ends with a report to the group's loop, and the task waits for what the loop decides: another life, or the end. So a restart
-costs no task, and what `around` manages is held across restarts by the task that entered it. Each life has a scope of its own, in
-which it is killed; a kill that is final reaches the entering and the leaving of `around` too.
+A life ends with a report to the group, and the task waits for what the group decides: another life, or the end. So a restart
+costs no task, and what `around` manages is held across restarts by the task that entered it. A life is killed by the scope around
+it, which serves until somebody is; a kill that is final reaches the entering and the leaving of `around` too.
 
 `trio.lowlevel` is used to wait without an Event for each life, and to keep KeyboardInterrupt out of these lines (see process.py).
 """
@@ -91,7 +91,7 @@ class Lives:
         return None if self.process._killed or not await self._goes_on(error) else runner
 
     async def _goes_on(self, error: Exception | None) -> bool:
-        """Report the end of a life, and wait until the loop has decided whether there is another."""
+        """Report the end of a life, and wait, unless that is decided at once, until it is decided whether there is another."""
         process = self.process
         process._error = error
         process._over = True
