@@ -481,7 +481,8 @@ class Shown:
 
     def __init__(self, last: str) -> None:
         self._end, theirs = pty.openpty()
-        environ = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
+        # From 3.13 on Python colours a traceback itself.
+        environ = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24", "PYTHON_COLORS": "0"}
         self.process = subprocess.Popen([sys.executable, PROGRAM, last], stdin=theirs, stdout=theirs, stderr=theirs, env=environ)
         os.close(theirs)
         self.written = ""
