@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from trio.lowlevel import Task
 
 __all__ = ["Process", "State"]
-
-T = TypeVar("T")
 
 
 class Host(Protocol):
@@ -64,11 +62,9 @@ class Host(Protocol):
 
     def report(self, process: Process, /) -> None:
         """Look at the end of a life."""
-        ...
 
     def kill_by_hand(self, process: Process, reason: str | None, /) -> None:
         """Kill a process because a user said so."""
-        ...
 
     async def operate(self, verb: str, name: str, cascade: bool, /) -> tuple[Process, Change]:
         """Start, stop or restart a member because a user said so; return what to wait for."""
@@ -277,7 +273,7 @@ class Process(StoppableNode):
         Where it is being restarted: until it is ready again. A cancellation of the wait does nothing to the process. Raises:
         ExitedBeforeReady, from the process's error if it has one, if it ends first.
         """
-        if self.ready_at is not None and self._recovery is None:
+        if self.ready_at is not None and not self._comes_again:
             await trio.lowlevel.checkpoint()
             return self.value
         if self.ended_at is not None:
@@ -307,8 +303,7 @@ class Process(StoppableNode):
     @property
     def title(self) -> str:
         """What messages call it: `member 'web/api'`, or the root."""
-        path = self.path
-        return f"member {path!r}" if path else "the root"
+        return f"member {path!r}" if (path := self.path) else "the root"
 
     def _is_above(self, process: Process) -> bool:
         owner = process._host.owner
@@ -332,6 +327,11 @@ class Process(StoppableNode):
         """Tell that it is ready, or has ended: now, for by the time a waiter runs it may have been started again."""
         if self._changed is not None:
             self._changed = self._changed.told(exit or self.exit, self.value, comes_again=exit is not None)
+
+    @property
+    def _comes_again(self) -> bool:
+        """Whether it is being stopped to be started again."""
+        return self._recovery is not None and bool(self._recovery.again.get(self))
 
     def _renew(self) -> None:
         """Be as before the first start, but for what tells of the past."""

@@ -335,7 +335,7 @@ def restart_on(runner: RunnerLike, *classes: type[Exception], delay: float = 1.0
 
 
 @attrs.define(eq=False)
-class Noted:
+class Readied:
     """A runner, and since when it is ready."""
 
     runner: RunnerLike
@@ -358,7 +358,7 @@ class Noted:
 def restarter(runner: RunnerLike, policy: Restart, who: str, *, start_errors: bool) -> Restarter:
     """A Restarter by a policy, for a member that is run by something that is no group."""
     account = Account(policy)
-    noted = Noted(runner)
+    noted = Readied(runner)
 
     async def load(_: RunnerLike, error: Exception | None) -> RunnerLike | None:
         now = trio.current_time()

@@ -181,7 +181,7 @@ class Engine(Operations):
             self.ended(process)
             return
         self.entered(process)
-        if process._recovery is None or not process._recovery.again.get(process):  # else those who wait do so for its next life
+        if not process._comes_again:  # else those who wait do so for its next life
             process._tell_waiters()
         if process.state is State.STARTING and not process._over:  # exit beats ready: the report of its end is on its way
             process.state = State.READY

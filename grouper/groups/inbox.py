@@ -10,6 +10,7 @@ further wait would need a shield of its own, and a KeyboardInterrupt would still
 
 from __future__ import annotations
 
+import contextvars
 import functools
 from collections.abc import Callable
 from typing import TypeAlias
@@ -32,6 +33,7 @@ class Inbox:
         self._parked = False
         self._step = interrupted
         self._cancel: Callable[[], object] | None = None
+        self._context = contextvars.copy_context()
         self.interrupts: list[BaseException] = []
 
     @trio.lowlevel.enable_ki_protection
@@ -43,12 +45,15 @@ class Inbox:
             trio.lowlevel.reschedule(self._task)
 
     def take_now(self, process: Process, act: Callable[[Process], None]) -> None:
-        """Act on a process in the caller's own step where the reader waits, for nothing came before it; else it has its turn."""
+        """Act on a process in the caller's own step where the reader waits, for nothing came before it; else it has its turn.
+
+        It is done in the reader's context: whose contextvars a log of it shows does not depend on whose step it is.
+        """
         if not self._parked:
             self.post(process)
             return
         try:
-            act(process)
+            self._context.run(act, process)
         except BaseException as error:
             self.post(functools.partial(_raise, error))
 

@@ -23,6 +23,7 @@ from grouper import (
     Member,
     Ordered,
     Parallel,
+    Process,
     Restart,
     RestartEvent,
     RestartType,
@@ -240,6 +241,7 @@ async def test_members_start_in_the_context_of_their_group(autojump_clock: MockC
     """Also if it is another member's task in which it is seen that they may start."""
     whose: contextvars.ContextVar[str] = contextvars.ContextVar("whose", default="nobody's")
     seen: list[str] = []
+    heard_in: set[str] = set()
 
     async def plain(signals: Signals, /, *, task_status: trio.TaskStatus[None]) -> None:
         seen.append(whose.get())
@@ -255,11 +257,17 @@ async def test_members_start_in_the_context_of_their_group(autojump_clock: MockC
     troupe = Troupe("a")
     members = [*troupe.members(Restart()), Member("plain", plain), Member("slow", slow, restart=Restart())]
     token = whose.set("the group's")
-    async with supervised(Parallel(members, strategy=Strategy.ALL, restart=AT_ONCE)):
+    async with supervised(Parallel(members, strategy=Strategy.ALL, restart=AT_ONCE)) as group:
         whose.reset(token)
+
+        def hear(kind: Any, time: float, process: Process, detail: Any) -> None:
+            heard_in.add(whose.get())
+
+        group._host.ring.hearers.append(hear)
         troupe["a"].crash()
         await trio.sleep(2)
     assert seen == ["the group's", "the group's"]
+    assert heard_in == {"the group's"}, "what is told is told in it too"
 
 
 @pytest.mark.parametrize("lasts", [0, 1])
