@@ -19,6 +19,8 @@ Classes: TypeAlias = tuple[type[Exception], ...]
 
 def as_classes(given: type[Exception] | Iterable[type[Exception]]) -> Classes:
     """Make a tuple of one class of exceptions, or of several."""
+    if not isinstance(given, type | Iterable):
+        raise TypeError(f"on={given!r} is neither a class of exceptions nor several")
     return (given,) if isinstance(given, type) else tuple(given)
 
 
@@ -53,7 +55,7 @@ class Backoff:
             raise ValueError(f"Backoff: jitter={self.jitter!r} is not a share of the delay, 0 to 1")
         if not math.isfinite(self.first) or not math.isfinite(self.factor):
             raise ValueError(
-                f"Backoff: first={self.first!r} and factor={self.factor!r} are finite: use `attempts=1` for no second try"
+                f"Backoff: first={self.first!r} and factor={self.factor!r} must be finite: use `attempts=1` for no second try"
             )
         for kind in self.on:
             if not isinstance(kind, type) or not issubclass(kind, Exception):

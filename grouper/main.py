@@ -216,9 +216,9 @@ def _forwardable(forward: Iterable[int]) -> frozenset[int]:
         raise TypeError(f"forward={forward!r} is not a list of signals: write [{forward!r}]")
     numbers = frozenset(map(signal_number, forward))
     for number in numbers - frozenset(map(int, signal.valid_signals())):
-        raise ValueError(f"{signal_name(number)} cannot be forwarded: this system has no such signal")
+        raise ValueError(f"{signal_name(number)} cannot be taken: this system has no such signal")
     for number in numbers & UNCATCHABLE:
-        raise ValueError(f"{signal_name(number)} cannot be forwarded: no program can catch it")
+        raise ValueError(f"{signal_name(number)} cannot be taken: no program can catch it")
     return numbers
 
 
@@ -262,17 +262,21 @@ class Program:
                 if number in STOP_SIGNALS and signals.received is not None:
                     self.forced = number
                     break
-                logger.info("received %s", signal_name(number))
+                name = signal_name(number)
+                logger.info("received %s", name, extra={"fact": "received", "member": "", "signal": name})
                 signals.send(number)
         if self.forced is not None:
             for number in self.stops:
                 signal.signal(number, signal.SIG_DFL)
-            logger.warning("received %s while stopping: what is left is killed", signal_name(self.forced))
+            name = signal_name(self.forced)
+            facts = {"fact": "received", "member": "", "signal": name}
+            logger.warning("received %s while stopping: what is left is killed", name, extra=facts)
             self.embedded.engine.abort()
 
     def _print_snapshot(self) -> None:
         with contextlib.suppress(OSError, ValueError):  # stderr may be closed, and the program is not to end of that
-            print(self.embedded.process.snapshot().render(), file=sys.stderr, flush=True)  # noqa: T201 (it was asked for)
+            snapshot = self.embedded.process.snapshot()
+            print(snapshot.render(), *snapshot.unstopped, sep="\n", file=sys.stderr, flush=True)  # noqa: T201 (it was asked for)
 
 
 @attrs.frozen(eq=False, init=False)

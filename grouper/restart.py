@@ -94,10 +94,10 @@ class Restart:
     """When a member is started again, how soon, and when that is given up.
 
     `type` says after which exits, `on` which exceptions count as failures that a restart may mend (a group counts if any in it
-    does). The delay before each restart is `backoff`'s, by default 0.1 s, doubling up to 30 s, each shorter at random by up to
-    half; after `reset_after` seconds of being ready it begins anew. Where one more restart would be more than `limit` within any
-    `period` seconds, the edge included, the member fails with `RestartLimitExceeded`; `limit=0` allows none, `limit=math.inf` any
-    number.
+    does; one that gave up is a `RestartLimitExceeded`, whatever its cause). The delay before each restart is `backoff`'s, by
+    default 0.1 s, doubling up to 30 s, each shorter at random by up to half; after `reset_after` seconds of being ready it begins
+    anew. Where one more restart would be more than `limit` within any `period` seconds, the edge included, the member fails with
+    `RestartLimitExceeded`; `limit=0` allows none, `limit=math.inf` any number.
 
     A member that fails before it was ever ready is not restarted: that is a failed start, which a retry would hide. With
     `start_errors=True` it is; a JOB, which is ready only when it has returned, always.
@@ -130,11 +130,13 @@ class Restart:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise TypeError(f"Restart: {name}={value!r} is not a number")
             if not value >= 0:
-                raise ValueError(f"Restart: {name}={value!r} is not 0 or more")
+                raise ValueError(f"Restart: {name}={value!r} is not {'a positive number' if name == 'period' else '0 or more'}")
         if self.limit != math.inf and self.limit != int(self.limit):
             raise ValueError(f"Restart: limit={self.limit!r} is not a whole number of restarts, or math.inf")
         if self.period == 0:
             raise ValueError("Restart: period=0 is no time in which restarts could be counted: use a positive number of seconds")
+        if not self.on:
+            raise ValueError("Restart: on=() names no failure that a restart may mend: use RestartType.TEMPORARY, or name one")
         for kind in self.on:
             if not inspect.isclass(kind) or not issubclass(kind, Exception):
                 raise TypeError(f"Restart: on={self.on!r} has something that is no class of exceptions")
@@ -264,6 +266,8 @@ class Restarter:
     No runner is started once a stop signal was received; `load`, which may sleep to back off, is cancelled by it, and the Restarter
     ends with the error that `load` was asked about. A pass-through signal changes nothing. After `DoNotRestart` and `TerminateTree`
     `load` is not asked.
+
+    To its group all of that is one life: no line in the log, no event, no count. `Member(restart=...)` has these.
     """
 
     runner: RunnerLike

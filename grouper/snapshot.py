@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import attrs
 import trio
 
+from .errors import RestartLimitExceeded
+from .exit import ErrorTrace
 from .member import Member, Role
 from .runner import MOST_WRAPPERS
 from .state import REMIND, State, where
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Snapshot", "Unstopped"]
 
 MOST_TEXT: Final = 200
-"""How many characters of an error are kept."""
+"""How many characters of an error's text are kept."""
 
 
 class Inner(Protocol):
@@ -268,7 +270,17 @@ def kind_of(runner: object) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """An error as one line of text, of a bearable length; a group's does not tell those in it."""
+    """An error as one line of text, of a bearable length, with what came first in a trace, and with the cause of giving up."""
+    text = _named(error)
+    if isinstance(error, ErrorTrace) and (first := error._first()) is not None:
+        text += f", first {_named(first)}"
+        error = first
+    if isinstance(error, RestartLimitExceeded) and error.__cause__ is not None:
+        text += f" (from {_named(error.__cause__)})"
+    return text
+
+
+def _named(error: BaseException) -> str:
     name = type(error).__qualname__
     try:
         text = str(error.message if isinstance(error, BaseExceptionGroup) else error)

@@ -391,8 +391,8 @@ def test_sigmon_of_no_runner_is_refused() -> None:
 
 
 BAD_FORWARDS: dict[str, tuple[Any, type[Exception], str]] = {
-    "SIGKILL": (signal.SIGKILL, ValueError, "SIGKILL cannot be forwarded: no program can catch it"),
-    "SIGSTOP": (signal.SIGSTOP, ValueError, "SIGSTOP cannot be forwarded"),
+    "SIGKILL": (signal.SIGKILL, ValueError, "SIGKILL cannot be taken: no program can catch it"),
+    "SIGSTOP": (signal.SIGSTOP, ValueError, "SIGSTOP cannot be taken"),
     "no number that there is": (9999, ValueError, "9999"),
     "negative": (-1, ValueError, "a signal is a positive number"),
     "a name": ("SIGHUP", TypeError, "a signal is a number such as signal.SIGTERM, not 'SIGHUP'"),

@@ -24,6 +24,7 @@ from grouper import (
     Backoff,
     Dynamic,
     ErrorTrace,
+    Exit,
     Member,
     Ordered,
     Parallel,
@@ -342,6 +343,17 @@ async def test_dynamic_shows_those_that_run() -> None:
 # Errors and values
 
 
+def traced(error: Exception) -> ErrorTrace:
+    exit = Exit(path="web", error=error, was_ready=True, killed=False, started_at=0.0, ended_at=1.0)
+    return ErrorTrace("1 of 1 members failed", [error], exits=[exit])
+
+
+def given_up(cause: Exception) -> RestartLimitExceeded:
+    error = RestartLimitExceeded("enough")
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "text"),
     [
@@ -350,11 +362,17 @@ async def test_dynamic_shows_those_that_run() -> None:
         (ValueError(), "ValueError"),
         (ExceptionGroup("many", [OSError("gone")]), "ExceptionGroup: many"),
         (ErrorTrace("1 of 2 members failed", [OSError("gone")]), "ErrorTrace: 1 of 2 members failed"),
+        (traced(OSError("gone")), "ErrorTrace: 1 of 1 members failed, first OSError: gone"),
+        (given_up(OSError("gone")), "RestartLimitExceeded: enough (from OSError: gone)"),
+        (
+            traced(given_up(OSError("gone"))),
+            "ErrorTrace: 1 of 1 members failed, first RestartLimitExceeded: enough (from OSError: gone)",
+        ),
     ],
-    ids=["one line", "two lines", "no text", "group", "trace"],
+    ids=["one line", "two lines", "no text", "group", "trace", "trace with exits", "given up", "trace of who gave up"],
 )
 def test_error_is_one_line(error: Exception, text: str) -> None:
-    """Its type and its text; of a group not what is in it."""
+    """Its type and its text; of a trace also what came first, of who gave up also why."""
     assert one_line(error) == text
 
 

@@ -32,7 +32,9 @@ def capacity_of(capacity: object) -> float:
     """How many members may run. Raises: ValueError."""
     if capacity is None:
         return math.inf
-    if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
+    if isinstance(capacity, bool) or not isinstance(capacity, int):
+        raise ValueError(f"Dynamic: capacity={capacity!r} is no whole number of members: use 1 or more, or None for no limit")
+    if capacity < 1:
         raise ValueError(f"Dynamic: capacity={capacity!r} leaves no room for a member: use 1 or more, or None for no limit")
     return capacity
 

@@ -263,6 +263,9 @@ class Engine(Operations):
         if number == KILL:
             self.kill_all(by_hand=True)
         elif number not in STOP_SIGNALS:
+            if self.owner is not None and self.owner.state is State.DRAINING and not self.stopping:
+                self.drain_with_parent(number)
+                return
             for process in self.in_order():
                 self.send(process, number)
         else:

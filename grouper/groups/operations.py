@@ -109,6 +109,9 @@ class Operations(Recoveries):
             if process.member.name == name:
                 return process
         known = listed(each.member.name for each in self.members())
+        if "/" in name:
+            group, _, last = name.rpartition("/")
+            known = f"operate it through its own group, process[{group!r}].{verb}({last!r})"
         raise LookupError(f"cannot {verb} {name!r}: {self.title} has no such member; {known}")
 
     def members(self) -> Iterable[Process]:
@@ -147,6 +150,8 @@ class Operations(Recoveries):
 
     def stop_by_hand(self, process: Process, *, cascade: bool) -> None:
         """Stop a member for as long as nobody starts it, and with `cascade` first what depends on it."""
+        if process.ended_at is not None and not cascade:
+            return  # it is down already: nobody has to stop for that
         those = self._with_dependents(process, "stop", cascade=cascade)
         for each in those:
             if each.ended_at is None and (each is process or each.member.name in self.running):

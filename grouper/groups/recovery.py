@@ -81,7 +81,7 @@ class Recoveries(Walks):
 
     def is_stuck(self) -> bool:
         """Whether all that are left wait for others, and nobody runs, or is to run, for whom they could."""
-        if not self.backed_off or self.held or not self.running:
+        if not self.backed_off or self.stopping or self.held or not self.running:
             return False
         return all(process.state is State.WAITING for process in self.running.values())
 

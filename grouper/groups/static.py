@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import attrs
 import trio
@@ -42,6 +42,10 @@ def require_drain(group: object, drain_signal: int | None, drain_within: float) 
             "'no new work', such as SIGUSR1"
         )
     require_seconds(drain_within, f"{who}: drain_within")
+
+
+COUNTING: Final = ("backoff", "limit", "period", "reset_after")
+"""What a policy has that says how soon and how often."""
 
 
 @attrs.frozen(eq=False)
@@ -85,10 +89,12 @@ class StaticGroup:
         if self.strategy is Strategy.ONE:
             if self.restart is not None:
                 raise ValueError(
-                    f"{who}: restart={self.restart!r} means nothing under Strategy.ONE: give it to the members, "
+                    f"{who}: its restart means nothing under Strategy.ONE: give it to the members, "
                     "or choose Strategy.ALL or REST, where the group counts the restarts"
                 )
             return
+        if self.restart is not None:
+            self._require_limit_only(self.restart)
         policies = {member.name: member.restart for member in self.members if member.restart is not None}
         if not any(policy.type is not RestartType.TEMPORARY for policy in policies.values()):
             raise ValueError(
@@ -96,10 +102,20 @@ class StaticGroup:
                 "restart=Restart()"
             )
         for name, policy in policies.items():
-            if attrs.evolve(policy, type=RestartType.PERMANENT, on=(Exception,), start_errors=False) != Restart():
+            own = [each for each in COUNTING if getattr(policy, each) != getattr(Restart(), each)]
+            if own:
                 raise ValueError(
-                    f"member {name!r}: its restart has a limit or a backoff of its own, but under {self.strategy} the group "
-                    f"counts: give those to the group, {who}(..., restart=Restart(limit=3))"
+                    f"member {name!r}: its restart has {' and '.join(own)} of its own, but under {self.strategy} the group counts: "
+                    f"give that to the group, {who}(..., restart=Restart(limit=3))"
+                )
+
+    def _require_limit_only(self, policy: Restart) -> None:
+        """Raises: ValueError for what says after which exits, which the members' policies do."""
+        for each in ("type", "on", "start_errors"):
+            if getattr(policy, each) != getattr(Restart(), each):
+                raise ValueError(
+                    f"{type(self).__name__}: {each} in its restart means nothing: the members' policies say after which exits, "
+                    f"give it to them: Member(..., restart=Restart({each}=...))"
                 )
 
     def _shape(self) -> Edges:

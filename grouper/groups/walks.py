@@ -59,6 +59,7 @@ class Walks:
         self.walking: list[Process] | None = None
         self.stopping: bool = False
         self.draining: bool = False
+        self.is_drained: bool = False
         self.killing: bool = False
         self.killed_by_hand: bool = False
         self.stop_signal: int = stop_signal
@@ -163,17 +164,25 @@ class Walks:
     def stop_all(self, number: int) -> None:
         """Begin the stop, or go on with it: those that are told from here on get this signal."""
         self.stop_signal = number
-        if not self.stopping:
+        if not self.stopping or self.is_drained:
             self.begin_stop()
+            self.draining = self.is_drained = False
             if self.drain_signal is None or not self.running:
                 self.stop_those_free()
             else:
                 self.drain(self.drain_signal)
+                self.expect(self.end_drain, self.drain_within)
         elif self.draining:
             self.end_drain()
 
+    def drain_with_parent(self, number: int) -> None:
+        """Drain because the group that this one is a member of does: until that sends its stop signal."""
+        self.is_drained = True
+        self.begin_stop()
+        self.drain(number)
+
     def drain(self, number: int) -> None:
-        """Tell all to take no new work, in stop order, and stop them after a while; what waits for a restart stops now."""
+        """Tell all to take no new work, in stop order; what waits for a restart stops now."""
         self.draining = True
         for process in reversed(self.in_order()):
             if is_between(process):
@@ -185,7 +194,6 @@ class Walks:
                     process.since = self.now
                     process._deadline = inf
                 self.send(process, number)
-        self.expect(self.end_drain, self.drain_within)
 
     def end_drain(self) -> None:
         """Send the stop signal."""
@@ -197,7 +205,7 @@ class Walks:
         """Go on with the stop, or begin it, by killing; what nobody was stopping has failed, if it is by hand."""
         self.killed_by_hand = self.killed_by_hand or (by_hand and not self.stopping)
         self.killing = True
-        self.draining = False
+        self.draining = self.is_drained = False
         self.begin_stop()
         self.stop_those_free()
 
@@ -261,9 +269,8 @@ class Walks:
 
     def stop_those_free(self) -> None:
         """Stop those that nobody else has to stop before."""
-        for process in reversed(self.in_order()):
-            if not process._blockers:
-                self.stop(process)
+        for process in [each for each in reversed(self.in_order()) if not each._blockers]:  # those that get free are told by `done`
+            self.stop(process)
 
     def stop(self, process: Process) -> None:
         """Tell a process to stop, or kill it where the group is being killed; end one that waits for its restart."""

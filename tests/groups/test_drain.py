@@ -240,3 +240,49 @@ async def test_members_are_kept_across_a_restart_of_their_group(keep: bool, auto
         assert (inner.client().get("one") is not None) is keep
         assert process["jobs"].restarts == 1
     assert begun == ["begun", "crash", *(["begun"] if keep else [])]
+
+
+@pytest.mark.parametrize("restart", [None, Restart()])
+async def test_a_group_inside_drains_with_the_one_around_it(restart: Restart | None, autojump_clock: MockClock) -> None:
+    """Who has finished there stops nobody else, and does not come again; the others have the whole phase."""
+    log: list[str] = []
+    inner = Parallel([Member("quick", worker(log, "quick", 1), restart=restart), ("slow", worker(log, "slow", 60))])
+    async with grouper.invoke(Ordered([("inner", inner)], drain_signal=DRAIN, drain_within=5)) as process:
+        process.signal(TERM)
+        await trio.sleep(2)
+        states = [process[path].state for path in ("inner", "inner/quick", "inner/slow")]
+        assert states == [State.DRAINING, State.EXITED, State.DRAINING]
+        await process.wait()
+    assert sorted(log) == ["quick SIGUSR1 0", "slow SIGTERM 5", "slow SIGUSR1 0"]
+
+
+async def test_a_group_inside_with_a_drain_of_its_own_has_that_then(autojump_clock: MockClock) -> None:
+    """Its phase begins when the one around it would stop it; a second stop signal ends that."""
+    log: list[str] = []
+    inner = Parallel([("web", worker(log, "web", 60))], drain_signal=DRAIN, drain_within=20)
+    async with grouper.invoke(Ordered([("inner", inner)], drain_signal=DRAIN, drain_within=5)) as process:
+        process.signal(TERM)
+        await trio.sleep(15)
+        assert process["inner/web"].state is State.DRAINING
+        process.signal(signal.SIGINT)
+        await process.wait()
+    assert log == [
+        "web SIGUSR1 0",
+        "web SIGUSR1 15",
+        "web SIGINT 15",
+    ]  # the second was sent at 5, and is read when the first is done
+
+
+async def test_a_dynamic_inside_takes_no_more_members_in_the_phase(autojump_clock: MockClock) -> None:
+    """It ends when those it has have finished."""
+    log: list[str] = []
+    pool = Dynamic()
+    async with grouper.invoke(Ordered([("pool", pool)], drain_signal=DRAIN, drain_within=5)) as process:
+        await pool.client().insert(("a", worker(log, "a", 1)))
+        process.signal(TERM)
+        await trio.sleep(0.5)
+        with pytest.raises(GroupClosed):
+            await pool.client().insert(("b", worker(log, "b", 1)))
+        await process.wait()
+        assert trio.current_time() == 1
+    assert log == ["a SIGUSR1 0"]

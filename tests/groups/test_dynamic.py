@@ -51,7 +51,8 @@ async def names(stream: Stream, count: int | None = None) -> list[str]:
 @pytest.mark.parametrize("capacity", [0, -1, True, 1.5, "3"])
 def test_capacity_is_checked(capacity: Any) -> None:
     """A group has room for one member at least."""
-    with pytest.raises(ValueError, match=f"Dynamic: capacity={capacity!r} leaves no room for a member: use 1 or more, or None"):
+    wrong = "leaves no room for a member" if type(capacity) is int else "is no whole number of members"
+    with pytest.raises(ValueError, match=f"Dynamic: capacity={capacity!r} {wrong}: use 1 or more, or None"):
         Dynamic(capacity)
 
 

@@ -186,8 +186,20 @@ WRONG: dict[str, tuple[Wrong, str]] = {
     "strategy without restarts": (lambda: Parallel([("a", Flaky())], strategy=grouper.Strategy.ALL), "no member restarts"),
     "two limits": (
         lambda: Parallel([Member("a", Flaky(), restart=Restart(limit=1))], strategy=grouper.Strategy.ALL),
-        "member 'a': its restart has a limit",
+        "member 'a': its restart has limit of its own",
     ),
+    "a delay of its own": (
+        lambda: Parallel([Member("a", Flaky(), restart=Restart(reset_after=3, limit=1))], strategy=grouper.Strategy.ALL),
+        "member 'a': its restart has limit and reset_after of its own",
+    ),
+    "exits for the group": (
+        lambda: Parallel(
+            [Member("a", Flaky(), restart=Restart())], strategy=grouper.Strategy.ALL, restart=Restart(on=OSError, limit=1)
+        ),
+        "Parallel: on in its restart means nothing",
+    ),
+    "no failure": (lambda: Restart(on=()), "on=.. names no failure"),
+    "no time": (lambda: Restart(period=-1), "period=-1 is not a positive number"),
     "a limit for nobody": (lambda: Parallel([], restart=Restart()), "means nothing under Strategy.ONE"),
     "a job for ever": (lambda: Member("a", Flaky(), role=Role.JOB, restart=Restart()), "member 'a': a JOB"),
 }

@@ -17,7 +17,6 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 import grouper
 from grouper import (
     Backoff,
-    CascadeNeeded,
     ExitEvent,
     Graph,
     Member,
@@ -188,8 +187,8 @@ async def test_restart_of_a_finished_job_concerns_nobody_else(autojump_clock: Mo
             await wait_all_tasks_blocked()
             job.finish()
         assert (len(job.begun), len(web.begun)) == (2, 1)
-        with pytest.raises(CascadeNeeded):
-            await group.stop("job")
+        assert (await group.stop("job")).ok, "it is down already"
+        assert group["web"].state is State.READY
 
 
 async def test_what_was_stopped_before_it_came_back_has_no_second_exit(autojump_clock: MockClock) -> None:
@@ -354,3 +353,30 @@ async def test_each_signal_that_a_member_is_told_is_in_the_log(autojump_clock: M
         "member 'web' is told SIGTERM and has 10 s to stop",
         "member 'web' is told SIGINT",
     ]
+
+
+async def test_one_stop_signal_is_one(autojump_clock: MockClock) -> None:
+    """Also where a later sibling waits for its restart, and ends at once: two would mean to a member that it is to hurry."""
+    heard_by: list[int] = []
+
+    async def server(signals: Signals, /, *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        with trio.move_on_after(1):
+            async for number in signals:
+                heard_by.append(number)  # noqa: PERF401 (it is ended from outside)
+
+    troupe = Troupe(["flaky"])
+    async with supervised(Ordered([("server", server), *troupe.members(SLOWLY)])) as group:
+        troupe["flaky"].crash()
+        await wait_all_tasks_blocked()
+        group.signal(signal.SIGTERM)
+        await group.wait()
+    assert heard_by == [signal.SIGTERM]
+
+
+async def test_what_belongs_to_a_group_further_down_is_operated_there(autojump_clock: MockClock) -> None:
+    """A path in an operation is refused with what to write."""
+    troupe = Troupe(["a"])
+    async with supervised(Ordered([("web", Ordered(troupe.members()))])) as group:
+        with pytest.raises(LookupError, match=r"operate it through its own group, process\['web'\].stop\('a'\)"):
+            await group.stop("web/a")
