@@ -17,10 +17,11 @@ from typing import Any, cast
 import pytest
 import trio
 import trio.lowlevel
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 import grouper
 from grouper import ErrorTrace, Member, Ordered, Parallel, Process, Role, Sigmon, Signals, StopTimeout
+from grouper import main as entry
 
 from .groups.members import Puppet, deaf, fails, fails_later, fails_stopping, never_ready, returns, returns_ready, service
 
@@ -590,6 +591,12 @@ def test_life_of_the_tree_is_logged(caplog: pytest.LogCaptureFixture) -> None:
             "the root exited",
         ]
     ]
+    received = next(record for record in caplog.records if record.getMessage() == "received SIGTERM")
+    assert {key: getattr(received, key) for key in ("fact", "member", "signal")} == {
+        "fact": "received",
+        "member": "",
+        "signal": "SIGTERM",
+    }
 
 
 @real_time
@@ -839,6 +846,27 @@ def test_tree_is_printed_at_the_snapshot_signal(capsys: pytest.CaptureFixture[st
     told: list[str] = []
     assert grouper.run(Ordered([("asks", asks)]), snapshot_signal=signal.SIGUSR1) == 0
     assert "ready" in "".join(told)
+
+
+async def test_what_ignores_its_kill_is_printed_with_the_tree(
+    autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the stack where it sits."""
+
+    async def stubborn(signals: Signals, /, *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(10)
+
+    embedded = entry.Embedded(Ordered([Member("web", stubborn, role=Role.OPTIONAL), ("api", service)]), attached=False)
+    async with embedded as process:
+        await process.wait_ready()
+        process["web"].kill()
+        await trio.sleep(3)
+        entry.Program(embedded, frozenset())._print_snapshot()
+    printed = capsys.readouterr().err
+    assert "member 'web' ignores its kill and still runs 3.0 s after it; it sits at" in printed
+    assert "await trio.sleep(10)" in printed
 
 
 async def test_member_finds_its_tree() -> None:

@@ -256,7 +256,7 @@ class Auditor:
             tree = self.trees[process.member]
             below = self._named(process, tree.dependents(process.name))
             if verb == "stop":
-                for each in (process, *below):
+                for each in (process, *below) if cascade or open_[process] else ():
                     if open_[each] and (each is process or before[each]):
                         self.tracks.setdefault(each, Track()).is_held = True
                 return
