@@ -107,7 +107,7 @@ class EventRing(Generic[S]):
     Old entries are dropped in batches, so that a publish is an append; `total` counts all that were ever published.
     """
 
-    __slots__ = ("_tasks", "_trim_at", "backlog", "entries", "extra", "hearers", "keep", "streams", "total")
+    __slots__ = ("_tasks", "_trim_at", "backlog", "entries", "extra", "hearers", "is_telling", "keep", "streams", "total")
 
     def __init__(self, keep: int, backlog: int = BACKLOG, extra: int = 0) -> None:
         self.keep: int = keep
@@ -117,6 +117,7 @@ class EventRing(Generic[S]):
         self.total: int = 0
         self.streams: set[EventStream[S, Any]] = set()
         self.hearers: list[Callable[[Any, float, S, Any], None]] = []
+        self.is_telling: bool = False
         self._tasks: list[Task] | None = None
         self._trim_at = 64
 
@@ -133,12 +134,16 @@ class EventRing(Generic[S]):
 
     def tell(self, kind: Any, time: float, source: S, detail: Any = None) -> None:
         """Tell those who hear at once, in the order in which it happens: the log, and metrics. What they raise is logged."""
-        for hear in self.hearers:
-            try:
-                hear(kind, time, source, detail)
-            except Exception:
-                with contextlib.suppress(Exception):  # a filter of the log may be what raises
-                    logger.exception("%r cannot hear of %s", hear, getattr(kind, "__name__", kind))
+        was_telling, self.is_telling = self.is_telling, True
+        try:
+            for hear in self.hearers:
+                try:
+                    hear(kind, time, source, detail)
+                except Exception:
+                    with contextlib.suppress(Exception):  # a filter of the log may be what raises
+                        logger.exception("%r cannot hear of %s", hear, getattr(kind, "__name__", kind))
+        finally:
+            self.is_telling = was_telling
 
     def wake(self) -> None:
         """Let waiting streams look again: there is an event, or there will be none."""

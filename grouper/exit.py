@@ -114,10 +114,15 @@ class ErrorTrace(ExceptionGroup[Exception]):
         return first
 
 
+def _said(error: BaseException) -> str:
+    """What an error says; of a group without what is in it, which may be as deep as the tree."""
+    return str(error.message if isinstance(error, BaseExceptionGroup) else error)
+
+
 def _one_line(error: BaseException) -> str:
-    text = f"{type(error).__qualname__}: {error.message if isinstance(error, BaseExceptionGroup) else error}"
+    text = f"{type(error).__qualname__}: {_said(error)}"
     if error.__cause__ is not None:
-        text += f" (from {type(error.__cause__).__qualname__}: {error.__cause__})"
+        text += f" (from {type(error.__cause__).__qualname__}: {_said(error.__cause__)})"
     return " ".join(text.rstrip(": ").split("\n"))
 
 

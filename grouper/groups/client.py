@@ -108,6 +108,7 @@ class Client:
         return self._capacity
 
     @capacity.setter
+    @trio.lowlevel.enable_ki_protection
     def capacity(self, capacity: int | None) -> None:
         capacity_of(capacity)
         self._capacity = capacity
@@ -131,6 +132,8 @@ class Client:
         self._turns.append(turn)
 
         def abort(_: object) -> trio.lowlevel.Abort:
+            if turn not in self._turns:  # it is being let in
+                return trio.lowlevel.Abort.FAILED
             self._turns.remove(turn)
             return trio.lowlevel.Abort.SUCCEEDED
 
@@ -163,12 +166,12 @@ class Client:
     def _serve(self) -> None:
         """Let in those whose turn it is."""
         while self._turns and self._room():
-            turn = self._turns[0]
+            turn = self._turns.popleft()  # first, for who hears of the start may come by here
             try:
                 turn.process = self._insert(turn.member)
             except Exception as error:
                 turn.error = error
-            trio.lowlevel.reschedule(self._turns.popleft().task)
+            trio.lowlevel.reschedule(turn.task)
 
     @trio.lowlevel.enable_ki_protection
     def close(self) -> None:
@@ -192,7 +195,7 @@ class Client:
         run = self._run
         if run is None:
             raise RuntimeError("this Dynamic group does not run: there is nothing to drain")
-        run.close()
+        self.close()
         with trio.move_on_after(within):
             await run.over.wait()
         run.tell_to_stop(TERMINATE)

@@ -25,6 +25,14 @@ from .verdict import After
 __all__ = ["Dynamic"]
 
 
+def goes_on(process: Process) -> bool:
+    """Whether a member runs, or comes again by its policy; its end may be still to be looked at."""
+    policy, error = process.member.restart, process._error
+    if process._last or not process._over:
+        return not process._last
+    return policy is not None and isinstance(error, Exception | None) and policy.restarts(policy.ending(error))
+
+
 @attrs.frozen(eq=False)
 class Dynamic:
     """A group that starts empty, ready at once, and whose members a client inserts and removes.
@@ -182,7 +190,7 @@ class DynamicRun(Engine):
     def closing(self) -> None:
         """A group that stops is closed from the same step on."""
         if self.keep_members and not self.client._closed.is_set():
-            self.client._kept = [process.member for process in self.running.values() if not process._last]
+            self.client._kept = [process.member for process in self.running.values() if goes_on(process)]
         self.client._shut()
 
     def entered(self, process: Process) -> None:

@@ -269,7 +269,7 @@ class Engine(Operations):
             for process in self.in_order():
                 self.send(process, number)
         else:
-            told = [each for each in reversed(self.in_order()) if each.state is State.STOPPING] if self.stopping else []
+            told = self.told_again()
             self.stop_all(number)
             for process in told:
                 self.send(process, number)

@@ -7,6 +7,7 @@ process that was set down in that step, so that nothing that happens in between 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, MutableSequence, Sequence
 from typing import Final
 
@@ -19,7 +20,7 @@ from ..process import Process
 from ..state import Change, State
 from .inbox import Item, nothing
 from .recovery import Recoveries
-from .walks import is_between
+from .walks import is_between, is_leaving
 
 __all__ = ["Operation", "Operations"]
 
@@ -88,6 +89,9 @@ class Operations(Recoveries):
 
     def kill_by_hand(self, process: Process, reason: str | None) -> None:
         """Kill a process because a user said so: a failure, unless it was being stopped."""
+        if self.ring.is_telling:  # who hears of a step says so in the middle of it
+            self.post(functools.partial(self.kill_by_hand, process, reason))
+            return
         failure = None
         self.look_at_clock()
         if process.state is not State.STOPPING and process.state is not State.DRAINING:
@@ -142,7 +146,7 @@ class Operations(Recoveries):
             self._rearm_account(each)
             if each.ended_at is not None:
                 self._revive(each)
-        if any(each.state is State.BACKOFF or each._held for each in those):  # these are on their way down
+        if any(each.state is State.BACKOFF or each._held or is_leaving(each) for each in those):  # these are on their way down
             self.recover([each for each in those if each.member.name in self.running], again=True, not_before=self.now)
         for each in those:
             if each.state is State.WAITING and not each._left:

@@ -27,7 +27,7 @@ from ..state import REMIND, State
 from .inbox import Inbox, Item, nothing
 from .lives import answer
 from .verdict import judge
-from .walks import Walks, is_between
+from .walks import Walks, is_between, is_leaving
 
 __all__ = ["Recoveries", "Recovery", "gave_up"]
 
@@ -76,7 +76,7 @@ class Recoveries(Walks):
     def _ended_now(self, process: Process) -> None:
         self.look_at_clock()
         self.ended(process)
-        if process.ended_at is not None:
+        if process.ended_at is not None or process.state is State.WAITING:  # it may have been the last for whom others could wait
             self.post(nothing)
 
     def is_stuck(self) -> bool:
@@ -364,11 +364,6 @@ class Recoveries(Walks):
         process.state = State.STOPPING
         process.since = self.now
         self.expect(process, REMIND if process._killed else grace_of(process.member))
-
-
-def is_leaving(process: Process) -> bool:
-    """Whether a process that is to be started again has ended only because of what is around it, and is leaving that."""
-    return process.state is State.BACKOFF and process._asking is None and (process._task is not None or process._over)
 
 
 def gave_up(error: BaseException | None) -> bool:

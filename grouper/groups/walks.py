@@ -38,6 +38,11 @@ def is_between(process: Process) -> bool:
     return process.state is State.BACKOFF or process.state is State.WAITING
 
 
+def is_leaving(process: Process) -> bool:
+    """Whether a process that is to be started again has ended only because of what is around it, and is leaving that."""
+    return is_between(process) and process._asking is None and (process._task is not None or process._over)
+
+
 class Walks:
     """The members of one run of a group, and where they are."""
 
@@ -121,7 +126,8 @@ class Walks:
                     other._left -= 1
                     if not other._left:
                         if other.state is State.WAITING:
-                            self.start(other)
+                            if not is_leaving(other):  # else it reports when it has
+                                self.start(other)
                         elif other in self.passing:
                             self.passing.remove(other)
                             todo.append(other)
@@ -271,6 +277,11 @@ class Walks:
         """Stop those that nobody else has to stop before."""
         for process in [each for each in reversed(self.in_order()) if not each._blockers]:  # those that get free are told by `done`
             self.stop(process)
+
+    def told_again(self) -> list[Process]:
+        """Those that are being stopped and hear a further stop signal; after a drain those that are free hear it as all do."""
+        stopping = [each for each in reversed(self.in_order()) if each.state is State.STOPPING] if self.stopping else []
+        return [each for each in stopping if each._blockers or not self.draining]
 
     def stop(self, process: Process) -> None:
         """Tell a process to stop, or kill it where the group is being killed; end one that waits for its restart."""
