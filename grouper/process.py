@@ -374,7 +374,7 @@ class Process(StoppableNode):
                         awaitable = entry_point(self.member._runs)(self._signals, task_status=self)
                         await unprotected(awaitable)
                     except Exception as error:
-                        self._error = explained(error, awaitable, lambda: self.title)
+                        self._error = explained(error, awaitable, self)
         except BaseException as error:
             self._error = error
             if isinstance(awaitable, CoroutineType):
@@ -392,7 +392,7 @@ class Process(StoppableNode):
             awaitable = entry_point(runner)(self._signals, task_status=self)
             await unprotected(awaitable)
         except Exception as error:
-            return explained(error, awaitable, lambda: self.title)
+            return explained(error, awaitable, self)
         except BaseException:
             if isinstance(awaitable, CoroutineType):
                 awaitable.close()

@@ -60,11 +60,18 @@ async def unprotected(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
 
-def explained(error: Exception, awaitable: object, who: Callable[[], str]) -> Exception:
+class Titled(Protocol):
+    """Something that has a name for messages."""
+
+    @property
+    def title(self) -> str: ...
+
+
+def explained(error: Exception, awaitable: object, who: Titled) -> Exception:
     """The error of a runner, or what is wrong with it if it returned something that cannot be awaited."""
     if not isinstance(error, TypeError) or awaitable is NOT_CALLED or inspect.isawaitable(awaitable):
         return error
-    return TypeError(f"{who()}: its runner returned {awaitable!r}, which is not awaitable: make it `async def`")
+    return TypeError(f"{who.title}: its runner returned {awaitable!r}, which is not awaitable: make it `async def`")
 
 
 def entry_point(runner: RunnerLike) -> RunFunction:

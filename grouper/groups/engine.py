@@ -167,10 +167,9 @@ class Engine(Operations):
     def error(self) -> Exception | None:
         """What the group failed with, if it did."""
         ended_by = None if self.ready else self.ended_by
-        path = "" if self.owner is None else self.owner.path
         if self.failed:
-            return trace(self.summary(), path, self.failed, self.exited, None if ended_by is None else ended_by._error)
-        return None if ended_by is None else unready(path, ended_by)
+            return trace(self.summary(), self.path, self.failed, self.exited, ended_by)
+        return None if ended_by is None else unready(self.path, ended_by)
 
     def summary(self) -> str:
         """The headline of the trace."""

@@ -62,7 +62,6 @@ class Operations(Recoveries):
 
     exited: MutableSequence[Process]
     failed: MutableSequence[Process]
-    owner: Process | None
     edges: Edges | None = None
     is_closed: bool = False
 
@@ -121,11 +120,6 @@ class Operations(Recoveries):
     def members(self) -> Iterable[Process]:
         """Those that can be operated on."""
         return self.processes
-
-    @property
-    def title(self) -> str:
-        """What messages call the group."""
-        return "the group" if self.owner is None or not self.owner.path else f"the group {self.owner.path!r}"
 
     def refusal(self, name: str, verb: str) -> GroupClosed:
         """Why nothing is done any more."""

@@ -48,12 +48,23 @@ class Recovery:
 class Recoveries(Walks):
     """The part of an engine that starts members again."""
 
+    owner: Process | None
     post: Callable[[Item], None]
     _inbox: Inbox
     strategy: Strategy = Strategy.ONE
     account: Account | None = None
     held: int = 0
     pending: int = 0
+
+    @property
+    def path(self) -> str:
+        """The path of the group; putting it together takes as long as the tree is deep."""
+        return "" if self.owner is None else self.owner.path
+
+    @property
+    def title(self) -> str:
+        """What messages call the group."""
+        return f"the group {path!r}" if (path := self.path) else "the group"
 
     def hold(self, more: int) -> None:
         """Count those that were stopped by hand: they hold the group up."""
@@ -201,9 +212,7 @@ class Recoveries(Walks):
     def _owner_of_limit(self, process: Process) -> str:
         if self.strategy is Strategy.ONE:
             return process.title
-        owner = process._host.owner
-        path = "" if owner is None else owner.path
-        return f"{f'the group {path!r}' if path else 'the group'}, whose {process.title} failed again,"
+        return f"{self.title}, whose {process.title} failed again,"
 
     def _ended_life(self, process: Process, error: BaseException | None) -> None:
         self.ring.publish(ExitEvent, self.now, process, process._ends(self.now))

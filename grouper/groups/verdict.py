@@ -65,16 +65,14 @@ def _note(error: Exception, text: str) -> None:
         pass
 
 
-def trace(
-    headline: str, path: str, failed: Iterable[Process], exited: Sequence[Process], cause: BaseException | None
-) -> ErrorTrace:
-    """Make the trace of a group. Exits that were not kept, but failed, come first."""
+def trace(headline: str, path: str, failed: Iterable[Process], exited: Sequence[Process], ended_by: Process | None) -> ErrorTrace:
+    """Make the trace of a group; its cause is that of who ended it. Exits that were not kept, but failed, come first."""
     failed = list(failed)
     kept = set(exited)
     exits = [process.exit for process in (*(each for each in failed if each not in kept), *exited)]
     errors = [process._error for process in failed if isinstance(process._error, Exception)]
     error = ErrorTrace(headline, errors, path=path, exits=[exit for exit in exits if exit is not None])
-    error.__cause__ = cause
+    error.__cause__ = None if ended_by is None else ended_by._error
     return error
 
 
