@@ -35,6 +35,14 @@ from grouper import (
 from tests.conformance.supervised import AT_ONCE, Troupe, at_once, heard, supervised
 
 
+@contextlib.asynccontextmanager
+async def around() -> AsyncGenerator[None]:
+    """Takes a second to leave."""
+    yield
+    with trio.CancelScope(shield=True):
+        await trio.sleep(1)
+
+
 async def test_what_finished_before_its_turn_to_stop_stays_down(autojump_clock: MockClock) -> None:
     """A transient member that ends by itself while those after it are stopped has finished: only they come again."""
     troupe = Troupe("abc")
@@ -161,13 +169,6 @@ async def test_restart_in_which_nobody_starts_is_not_counted(autojump_clock: Moc
 
 async def test_job_that_was_given_up_may_be_started_again(autojump_clock: MockClock) -> None:
     """It has then returned like any job, although it had been stopped while it waited for its restart."""
-
-    @contextlib.asynccontextmanager
-    async def around() -> AsyncGenerator[None]:
-        yield
-        with trio.CancelScope(shield=True):
-            await trio.sleep(1)
-
     troupe = Troupe(["job", "web"])
     job = troupe["job"]
     job.starts = [OSError()]
@@ -185,13 +186,6 @@ async def test_job_that_was_given_up_may_be_started_again(autojump_clock: MockCl
 
 async def test_what_has_finished_is_not_kept(autojump_clock: MockClock) -> None:
     """A member whose run is over, and that only leaves what is around it, is not inserted again in the next run."""
-
-    @contextlib.asynccontextmanager
-    async def around() -> AsyncGenerator[None]:
-        yield
-        with trio.CancelScope(shield=True):
-            await trio.sleep(1)
-
     troupe = Troupe(["job", "web"])
     job, web = troupe
     pool = Dynamic(keep_members=True)
