@@ -77,18 +77,26 @@ class Lives:
     async def live_on(self) -> Exception | None:
         """Live until there is no other life; return how the last one ended. A scope serves until somebody is killed in it."""
         process = self.process
+        # Not asked of the scope: by the time this task goes on, the process may have been started again, and killed, in another.
+        used_up = True
+
+        async def following(runner: RunnerLike, error: Exception | None) -> RunnerLike | None:
+            nonlocal used_up
+            if process._killed:
+                return None
+            used_up = False
+            if not await self._goes_on(error):
+                return None
+            used_up = True
+            return runner
+
         while True:
             error: Exception | None = None
             # Not shielded from what is around it: that may have to end it, as a lost lock does.
-            with trio.CancelScope(shield=self.whole is None) as scope:
-                process._scope = scope
-                error = await lives(process.member._runs, process._lived, self.following)
-            if not scope.cancel_called or not await self._goes_on(error):
+            with trio.CancelScope(shield=self.whole is None) as process._scope:
+                error = await lives(process.member._runs, process._lived, following)
+            if not used_up or not await self._goes_on(error):
                 return error
-
-    async def following(self, runner: RunnerLike, error: Exception | None) -> RunnerLike | None:
-        """What to run next in the same scope."""
-        return None if self.process._killed or not await self._goes_on(error) else runner
 
     async def _goes_on(self, error: Exception | None) -> bool:
         """Report the end of a life, and wait, unless that is decided at once, until it is decided whether there is another."""

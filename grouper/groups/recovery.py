@@ -368,8 +368,12 @@ class Recoveries(Walks):
         return error is None and not process._killed and not process._held and not given_up
 
     def _wait_left(self, process: Process) -> None:
-        """Give a process its grace for leaving what is around it; it reports then."""
+        """Give a process its grace for leaving what is around it; it reports then, and those that it is after stop later."""
         self.unfinished.add(process)
+        recovery: Recovery | None = process._recovery
+        if recovery is not None and not self.stopping and process not in recovery.up:
+            recovery.up.add(process)
+            self.count(recovery.part, recovery.up)
         process.state = State.STOPPING
         process.since = self.now
         self.expect(process, REMIND if process._killed else grace_of(process.member))

@@ -197,3 +197,55 @@ async def test_trace_of_five_hundred_that_gave_up_is_short(autojump_clock: MockC
         troupe["web"].crash()
         exit = await group.wait()
     assert len(str(exit.error)) < 500
+
+
+async def test_kill_of_what_was_just_started_by_hand_is_that_of_the_new_life(autojump_clock: MockClock) -> None:
+    """Also where the task of the life before, of which the end was looked at in the same step, has not gone on yet."""
+    for _ in range(20):
+        troupe = Troupe(["web"])
+        web = troupe["web"]
+        web.opening, web.closing = 5, 1
+        members = troupe.members(at_once(start_errors=True), role=Role.OPTIONAL)
+        async with supervised(Parallel(members)) as group, trio.open_nursery() as nursery:
+            nursery.start_soon(group.stop, "web")
+            await wait_all_tasks_blocked()
+            hearing(group, StartEvent, lambda process: process.kill() if process.restarts == 1 else None)
+            await trio.sleep(1)  # it ends now
+            with trio.move_on_after(20):
+                await group.start("web")
+            await trio.sleep(20)
+            state, alive = group["web"].state, len(web.begun) - len(web.ended)
+            assert alive == (state is State.READY), (state, web.begun, web.ended)
+            begun = trio.current_time()
+            group.signal(signal.SIGTERM)
+            assert (await group.wait()).ended_at <= begun + 1
+
+
+async def test_kill_in_a_delay_during_a_restart_of_others_keeps_the_order(autojump_clock: MockClock) -> None:
+    """What it is after is told to stop when what was around the killed one has been left."""
+    troupe = Troupe(["db", "cache", "web"])
+    db, cache, web = troupe
+    cache.closing = 1
+
+    @contextlib.asynccontextmanager
+    async def lock() -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(5)
+            troupe.log.append("left")
+
+    members = [
+        Member("db", db, restart=Restart()),
+        Member("cache", cache),
+        Member("web", web, role=Role.OPTIONAL, restart=Restart(), around=lock),
+    ]
+    async with supervised(Ordered(members, strategy=Strategy.ALL, restart=AT_ONCE)) as group:
+        troupe.log.clear()
+        web.crash()
+        await trio.sleep(0.5)
+        group["web"].kill()  # it waits for the others to be down
+        await trio.sleep(20)
+        assert [group[name].state for name in ("db", "cache", "web")] == [State.READY, State.READY, State.EXITED]
+    assert troupe.log[:6] == ["crash web", "down cache", "left", "down db", "up db", "up cache"]

@@ -182,9 +182,12 @@ class Auditor:
         if process.state is State.STOPPING and not track.was_told:  # else it is sent by hand
             self._expect_dependents_down(process, "is told to stop")
             track.was_told = True
+        elif process.state is State.BACKOFF:  # by hand: it ends by that, whoever depends on it
+            track.was_told = True
 
     def _kill(self, process: Process, track: Track, now: float, failure: Exception | None) -> None:
-        of_group = failure is None or (isinstance(failure, MemberKilled) and "to its group" in str(failure))
+        killing = process._host.killing  # type: ignore[attr-defined]  # else it is by hand, in a drain
+        of_group = (failure is None and killing) or (isinstance(failure, MemberKilled) and "to its group" in str(failure))
         if of_group and not track.was_told:
             self._expect_dependents_down(process, "is killed")
         track.was_told = True
@@ -216,6 +219,7 @@ class Auditor:
             recovery: Any = process._recovery
             comes = recovery is not None and recovery.again.get(process, False)
             given_up = process.state is State.BACKOFF  # because a stop signal was sent to it
+            stale = not process._over and not given_up  # the report of what had ended, and was started again since
             facts = engine.stopping or given_up, process._held, recovery is not None, process._last
             told = process._signals.received is not None
             by_hand = recovery is not None and not recovery.counted
@@ -223,7 +227,7 @@ class Auditor:
             track = self.tracks.get(process)
             exits, starts = (0, 0) if track is None else (track.exits, track.starts)
             ended(engine, process)
-            if process.member in self.specs and not engine.stopping and track is not None:
+            if process.member in self.specs and not engine.stopping and track is not None and not stale:
                 error = track.error if track.exits > exits else process._error
                 comes_back = process.ended_at is None and (process.state in BETWEEN or track.starts > starts)
                 if comes and self._stays_down(process, error, by_hand=by_hand, own=own):
@@ -359,7 +363,9 @@ class Auditor:
             track = self.tracks.get(process)
             if track is None:
                 continue
-            lives = process.state in (State.STARTING, State.READY) or (process.state is State.STOPPING and not process._last)
+            lives = process.state in (State.STARTING, State.READY, State.DRAINING) or (
+                process.state is State.STOPPING and not process._last
+            )
             self.expect(track.is_on or not lives, process, "does not live")
             self.expect(not track.is_on or lives or process._last, process, "lives")
             self.expect(not lives or track.starts == process.restarts + 1, process, f"had {track.starts} starts")

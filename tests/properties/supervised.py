@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import math
+import signal
 from collections.abc import Sequence
 from random import Random
 from typing import Final, TypeVar
@@ -51,6 +52,7 @@ class Tree:
     restart: Restart | None = None
     termination: int | None = TERM
     cancel_grace: float = 0.0
+    drain_signal: int | None = None
 
     @property
     def is_job(self) -> bool:
@@ -114,6 +116,9 @@ class Life:
     lasting: bool = False
 
 
+DRAIN: Final = int(signal.SIGUSR2)
+"""What a group tells its members before it stops them."""
+
 LATER: Final = (HUP, HUP, USR1, TERM, INT, KILL)
 """Signals that are sent to members at random."""
 
@@ -135,9 +140,10 @@ def a_tree(random: Random, depth: int) -> Tree:
     kind = random.choice([Kind.ORDERED, Kind.ORDERED, Kind.PARALLEL, Kind.QUEUE, Kind.GRAPH, Kind.GRAPH, Kind.DYNAMIC])
     termination = random.choice([TERM, TERM, TERM, INT, None])
     cancel_grace = random.choice([0.0, 0.0, 0.5])
+    drain = random.choice([None, None, None, DRAIN])
     if kind is Kind.DYNAMIC:
         members = [a_spec(random, name, depth, Strategy.ONE, ()) for name in "abcd"]
-        return Tree(kind, tuple(members), termination=termination, cancel_grace=cancel_grace)
+        return Tree(kind, tuple(members), termination=termination, cancel_grace=cancel_grace, drain_signal=drain)
     strategy = random.choice([Strategy.ONE, Strategy.ONE, Strategy.ALL, Strategy.REST, Strategy.REST])
     names = "abcde"[: random.choice([1, 2, 3, 3, 4, 5])]
     specs: list[Spec] = []
@@ -148,7 +154,7 @@ def a_tree(random: Random, depth: int) -> Tree:
         strategy = Strategy.ONE  # where nobody restarts, another would mean nothing
         specs = [attrs.evolve(each, restart=each.restart and a_policy(random, strategy, job=True)) for each in specs]
     restart = None if strategy is Strategy.ONE or random.random() < 0.2 else a_limit(random)
-    return Tree(kind, tuple(specs), strategy, restart, termination, cancel_grace)
+    return Tree(kind, tuple(specs), strategy, restart, termination, cancel_grace, drain)
 
 
 def a_spec(random: Random, name: str, depth: int, strategy: Strategy, after: tuple[str, ...]) -> Spec:

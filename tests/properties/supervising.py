@@ -183,7 +183,13 @@ class World:
     def group(self, tree: Tree) -> Any:
         """Make a group."""
         if tree.kind is Kind.DYNAMIC:
-            dynamic = Dynamic(3, termination_signal=tree.termination, cancel_grace=tree.cancel_grace)
+            dynamic = Dynamic(
+                3,
+                termination_signal=tree.termination,
+                cancel_grace=tree.cancel_grace,
+                drain_signal=tree.drain_signal,
+                drain_within=0.5,
+            )
             self.clients.append((dynamic, tree))
             return dynamic
         members = [self.member(spec, tree) for spec in tree.members]
@@ -191,6 +197,8 @@ class World:
             members,
             termination_signal=tree.termination,
             cancel_grace=tree.cancel_grace,
+            drain_signal=tree.drain_signal,
+            drain_within=0.5,
             strategy=tree.strategy,
             restart=tree.restart,
         )
