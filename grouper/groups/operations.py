@@ -154,12 +154,9 @@ class Operations(Recoveries):
         for each in those:
             if each.ended_at is None and (each is process or each.member.name in self.running):
                 each._held = True
-        for each in those:
-            if each._held and is_between(each) and each.member.around is not None and each._task is not None:
-                self.give_up_restart(each)  # now, for those that it is after wait until that is left
         self.recover(those, again=False, not_before=self.now)
         for each in reversed(those):
-            if each._held and each.ended_at is None and is_between(each):
+            if each._held and each.ended_at is None and is_between(each) and not self.holds(each):
                 self._stop_waiting(each)
 
     def restart_by_hand(self, process: Process, *, cascade: bool) -> None:

@@ -217,14 +217,18 @@ class Recoveries(Walks):
     def _ended_life(self, process: Process, error: BaseException | None) -> None:
         self.ring.publish(ExitEvent, self.now, process, process._ends(self.now))
         process.last_error = error or process.last_error
-        if process._held:  # who stopped it by hand waits for that; it was started or restarted by hand since
-            process._held = False
-            process._tell_waiters(process._exit_as(process._ending))
+        self._no_more_held(process)
         self.no_more_satisfied(process)
         self.backed_off = True
         process._renew()
         process.state = State.BACKOFF
         process.since = self.now
+
+    def _no_more_held(self, process: Process) -> None:
+        """Tell who stopped it by hand, and waits for that, of its end: it was started or restarted by hand since."""
+        if process._held:
+            process._held = False
+            process._tell_waiters(process._exit_as(process._ending))
 
     def due_again(self, process: Process) -> None:
         """Start a process whose delay is over; one that still leaves what was around it reports when it has."""
@@ -238,6 +242,7 @@ class Recoveries(Walks):
 
     def _wait_again(self, process: Process) -> None:
         self.unfinished.discard(process)
+        self._no_more_held(process)
         process._recovery = None
         process._deadline = inf
         process.state = State.WAITING
@@ -293,13 +298,20 @@ class Recoveries(Walks):
                 if not is_between(process):
                     recovery.up.add(process)
                     self.no_more_satisfied(process)
-                elif process.state is State.WAITING:
+                    continue
+                if process.state is State.WAITING:
                     self._back_off(process)
-                process._deadline = process._deadline if process in recovery.up else inf
+                process._deadline = inf
+                if not recovery.again[process] and self.holds(process):  # which is left when it is its turn
+                    recovery.up.add(process)
         self.count(whole, recovery.up)
         for process in reversed([each for each in whole if each in recovery.up and not each._blockers]):
             self._tell(process)
         self.resume(recovery)
+
+    def holds(self, process: Process) -> bool:
+        """Whether a process that waits for its next life has something held around it meanwhile."""
+        return process.member.around is not None and process._task is not None
 
     def _back_off(self, process: Process) -> None:
         """Have one that was about to be started wait again."""

@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -249,3 +250,32 @@ async def test_kill_in_a_delay_during_a_restart_of_others_keeps_the_order(autoju
         await trio.sleep(20)
         assert [group[name].state for name in ("db", "cache", "web")] == [State.READY, State.READY, State.EXITED]
     assert troupe.log[:6] == ["crash web", "down cache", "left", "down db", "up db", "up cache"]
+
+
+@pytest.mark.parametrize("comes_again", [False, True])
+async def test_what_waits_for_its_restart_is_stopped_by_hand_in_its_turn(comes_again: bool, autojump_clock: MockClock) -> None:
+    """What is around it is left when those that depend on it are down, unless it was started again before that."""
+    troupe = Troupe(["db", "web"])
+    db, web = troupe
+    web.closing = 5
+
+    @contextlib.asynccontextmanager
+    async def lock() -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            troupe.log.append("left")
+
+    members = [Member("db", db, restart=Restart(backoff=Backoff.every(50)), around=lock), Member("web", web)]
+    async with supervised(Ordered(members)) as group, trio.open_nursery() as nursery:
+        db.crash()
+        await wait_all_tasks_blocked()
+        troupe.log.clear()
+        nursery.start_soon(lambda: group.stop("db", cascade=True))
+        await trio.sleep(1)
+        if comes_again:
+            await group.start("db")
+        await trio.sleep(10)
+        states = [group[name].state for name in ("db", "web")]
+        assert states == [State.READY if comes_again else State.STOPPED, State.STOPPED]
+        assert troupe.log == ["down web", "up db" if comes_again else "left"]
