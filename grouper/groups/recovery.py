@@ -289,10 +289,10 @@ class Recoveries(Walks):
         asked = dict.fromkeys(part)
         for process in whole:
             if process.member.name in self.running and (process in asked or process._recovery is not None):
-                if (
-                    process in asked
-                ):  # with a sibling does not come what is TEMPORARY or stopped by hand, unless also started by hand
-                    comes = not counted or is_between(process) or (self._comes_with_siblings(process) and not process._held)
+                if process in asked:
+                    # With a sibling does not come what was stopped by hand, nor a TEMPORARY one, unless also started by hand.
+                    with_siblings = is_between(process) or self._comes_with_siblings(process)
+                    comes = not counted or (with_siblings and not process._held)
                     recovery.again[process] = again and (comes or recovery.again.get(process, False))
                 process._recovery = recovery
                 if not is_between(process):

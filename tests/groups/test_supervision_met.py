@@ -279,3 +279,30 @@ async def test_what_waits_for_its_restart_is_stopped_by_hand_in_its_turn(comes_a
         states = [group[name].state for name in ("db", "web")]
         assert states == [State.READY if comes_again else State.STOPPED, State.STOPPED]
         assert troupe.log == ["down web", "up db" if comes_again else "left"]
+
+
+async def test_what_was_stopped_by_hand_in_its_delay_does_not_come_with_a_sibling(autojump_clock: MockClock) -> None:
+    """Also while it has yet to leave what is around it, because those that depend on it are still being stopped."""
+    troupe = Troupe(["flaky", "db", "web"])
+    flaky, db, web = troupe
+    web.closing = 5
+
+    @contextlib.asynccontextmanager
+    async def lock() -> AsyncGenerator[None]:
+        yield
+
+    members = [
+        Member("flaky", flaky, restart=Restart()),
+        Member("db", db, restart=Restart(), around=lock),
+        Member("web", web),
+    ]
+    async with supervised(Ordered(members, strategy=Strategy.REST, restart=Restart(backoff=Backoff(20, jitter=0)))) as group:
+        async with trio.open_nursery() as nursery:
+            db.crash()
+            await wait_all_tasks_blocked()  # web is on its way down, and db waits for its restart
+            nursery.start_soon(lambda: group.stop("db", cascade=True))
+            await trio.sleep(1)
+            assert group["db"].state is State.BACKOFF
+            flaky.crash()
+            await trio.sleep(100)
+        assert [group[name].state for name in ("flaky", "db", "web")] == [State.READY, State.STOPPED, State.STOPPED]
