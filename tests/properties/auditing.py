@@ -186,7 +186,8 @@ class Auditor:
             track.was_told = True
 
     def _kill(self, process: Process, track: Track, now: float, failure: Exception | None) -> None:
-        killing = process._host.killing  # type: ignore[attr-defined]  # else it is by hand, in a drain
+        host: Any = process._host
+        killing = bool(host.killing)  # else it is by hand, in a drain
         of_group = (failure is None and killing) or (isinstance(failure, MemberKilled) and "to its group" in str(failure))
         if of_group and not track.was_told:
             self._expect_dependents_down(process, "is killed")
